@@ -1,0 +1,161 @@
+"""The partitions a worker owns: recovered when assigned, checkpointed, given up when revoked.
+
+After every assignment the in-memory state is dropped and read again from what the changelog proves
+(engine.md, rule 6c); a store that was kept only needs the changelog's new part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from routekeel.streams.app.changelog_topic import ChangelogWriter, recover
+from routekeel.streams.app.metrics import WorkerMetrics
+from routekeel.streams.settings import Settings
+from routekeel.streams.topology.changelog import StateStore
+from routekeel.streams.topology.partition import PartitionProcessor
+from routekeel.streams.topology.records import Source
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class OwnedPartition:
+    """A recovered partition. `owned` turns false when it is revoked: work on it then stops."""
+
+    processor: PartitionProcessor
+    owned: bool = True
+    durable_offset: int = -1
+    checkpoint_due: float = 0.0
+
+
+StoreFactory = Callable[[int], StateStore]
+ProcessorFactory = Callable[[Source, StateStore], PartitionProcessor]
+
+
+class Partitions:
+    """The assigned partitions of the logits topic, each being recovered or ready."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        new_store: StoreFactory,
+        new_processor: ProcessorFactory,
+        metrics: WorkerMetrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._new_store = new_store
+        self._new_processor = new_processor
+        self._metrics = metrics
+        self._clock = clock
+        self._writer = ChangelogWriter(settings)
+        self._stores: dict[int, StateStore] = {}
+        self._owned: dict[int, asyncio.Task[OwnedPartition]] = {}
+        self.topic_id = ""
+
+    @property
+    def assigned(self) -> set[int]:
+        """The partitions of the present assignment."""
+        return set(self._owned)
+
+    def assign(self, partitions: set[int], topic_id: str) -> None:
+        """Take over `partitions`, and drop what is kept of others."""
+        self.topic_id = topic_id
+        for partition in set(self._stores) - partitions:
+            self._stores.pop(partition).close()
+        for partition in partitions:
+            self._owned[partition] = asyncio.ensure_future(self._recover(partition))
+
+    async def revoke(self, partitions: set[int]) -> None:
+        """Give partitions up: work on them stops, their stores stay until the next assignment."""
+        for partition in partitions & set(self._owned):
+            task = self._owned.pop(partition)
+            if task.done() and not task.cancelled() and task.exception() is None:
+                task.result().owned = False
+            elif not task.done():
+                # The store is in use by the recovery's thread until it ends.
+                owned = await asyncio.wait_for(asyncio.shield(task), None)
+                owned.owned = False
+
+    async def get(self, partition: int) -> OwnedPartition | None:
+        """The partition once it is recovered; None when it is not (or no longer) ours."""
+        task = self._owned.get(partition)
+        if task is None:
+            return None
+        owned = await asyncio.shield(task)
+        return owned if owned.owned else None
+
+    def ready(self) -> dict[int, OwnedPartition]:
+        """The recovered partitions."""
+        done = {p: task for p, task in self._owned.items() if task.done() and not task.cancelled()}
+        return {p: task.result() for p, task in done.items() if task.exception() is None}
+
+    def failure(self) -> BaseException | None:
+        """Why a recovery failed, if one did."""
+        for task in self._owned.values():
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                return task.exception()
+        return None
+
+    def committable(self, partition: int) -> int | None:
+        """The offset the group may commit: everything below it is durable."""
+        owned = self.ready().get(partition)
+        return None if owned is None or owned.durable_offset < 0 else owned.durable_offset + 1
+
+    async def checkpoint(self, owned: OwnedPartition) -> None:
+        """Write what changed; the outputs that belong to it must be durable already."""
+        processor = owned.processor
+        if not processor.is_dirty:
+            return
+        started = self._clock()
+        applied = processor.watermark.applied_offset
+        records = processor.checkpoint()
+        position, size = await asyncio.get_running_loop().run_in_executor(
+            None, self._writer.write, processor.source.partition, records
+        )
+        processor.checkpointed(position)
+        owned.durable_offset = applied
+        self._metrics.checkpoints.inc()
+        self._metrics.changelog_bytes.inc(size)
+        self._metrics.checkpoint_s.observe(self._clock() - started)
+
+    async def _recover(self, partition: int) -> OwnedPartition:
+        started = self._clock()
+        store = self._stores.get(partition)
+        if store is None:
+            store = self._stores[partition] = self._new_store(partition)
+
+        def progress(done: int, total: int) -> None:
+            log.info("recovering partition %d: %d of %d changelog records", partition, done, total)
+
+        records = await asyncio.get_running_loop().run_in_executor(
+            None, recover, self._settings, partition, store, progress
+        )
+        source = Source(self._settings.topics.logits, self.topic_id, partition)
+        processor = self._new_processor(source, store)
+        elapsed = self._clock() - started
+        self._metrics.recoveries.inc()
+        self._metrics.recovered_records.inc(records)
+        self._metrics.recovery_s.observe(elapsed)
+        log.info(
+            "partition %d recovered in %.2f s: %d sessions, %d changelog records, applied to offset %d",
+            partition, elapsed, processor.sessions, records, processor.watermark.applied_offset,
+        )  # fmt: skip
+        if processor.recreated:
+            self._metrics.recreated_topics.inc()
+            log.warning(
+                "topic %s was recreated (id %s now): partition %d starts at the new log's beginning",
+                source.topic, source.topic_id, partition,
+            )  # fmt: skip
+        durable = -1 if processor.recreated else processor.watermark.applied_offset
+        return OwnedPartition(processor, durable_offset=durable)
+
+    def close(self) -> None:
+        """Release the stores."""
+        for store in self._stores.values():
+            store.close()
+        self._stores.clear()

@@ -1,0 +1,256 @@
+"""The stream worker: batches from Faust, applied, their outputs sent, checkpoints written.
+
+Order of durability, which exactness rests on: outputs and dead letters first, then the changelog's
+checkpoint, then the group's commit. Any failure ends the process; what was not checkpointed is read
+and emitted again, with the same ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, NamedTuple
+
+import faust
+from faust.types import TP
+
+from routekeel.schemas.codec import Encoder
+from routekeel.streams.app.decoding import LogitsDecoder
+from routekeel.streams.app.metrics import WorkerMetrics
+from routekeel.streams.app.output import OutputProducer
+from routekeel.streams.app.partitions import OwnedPartition, Partitions
+from routekeel.streams.settings import Settings
+from routekeel.streams.topics import describe
+from routekeel.streams.topology.dead_letter import dead_letter_fields
+from routekeel.streams.topology.records import BatchResult, SourceRecord
+
+log = logging.getLogger(__name__)
+
+
+class Moment(NamedTuple):
+    """A point in time and the CPU time the process had used by then, in seconds."""
+
+    at_s: float
+    cpu_s: float
+
+    @classmethod
+    def now(cls) -> Moment:
+        """This moment."""
+        return cls(time.monotonic(), time.process_time())
+
+
+class StreamWorker:
+    """Connects the Faust app with the partitions. `failed` is set once, with the reason."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        app: faust.App,
+        partitions: Partitions,
+        decoder: LogitsDecoder,
+        encode_dead_letter: Encoder,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self.settings = settings
+        self.app = app
+        self.partitions = partitions
+        self.metrics = metrics
+        self._decoder = decoder
+        self._encode_dead_letter = encode_dead_letter
+        self._output = OutputProducer(settings)
+        self._busy = asyncio.Lock()
+        self._starting: list[asyncio.Future[None]] = []
+        self.failed: asyncio.Future[BaseException] = asyncio.get_event_loop().create_future()
+        self.progress_at = time.monotonic()
+        self.records_applied = 0
+        self.first_batch: Moment | None = None
+        self.last_durable: Moment | None = None
+        self._attach()
+
+    def _attach(self) -> None:
+        topic = self.app.topic(
+            self.settings.topics.logits, key_type=None, value_type=None, value_serializer="raw"
+        )
+
+        async def consume(stream: AsyncIterator[Any]) -> None:
+            async for event in stream.events():  # type: ignore[attr-defined]
+                try:
+                    await self._on_batch(event.message.tp, event.message.value)
+                except asyncio.CancelledError:
+                    raise
+                except BaseException as error:
+                    self.fail(error)
+                    raise
+
+        self.app.agent(topic, name="routekeel.logits", concurrency=1)(consume)
+        self.app.on_partitions_assigned.connect(self._assigned)
+        self.app.on_partitions_revoked.connect(self._revoked)
+
+    def fail(self, error: BaseException) -> None:
+        """End the worker because of this error (the first one counts)."""
+        if not self.failed.done():
+            self.failed.set_result(error)
+
+    async def _assigned(self, app: Any, assigned: set[TP], **_: Any) -> None:
+        mine = {tp.partition for tp in assigned if tp.topic == self.settings.topics.logits}
+        topic_id = await self.current_topic_id()
+        self.partitions.assign(mine, topic_id)
+        self._start_all(mine)
+
+    def _start_all(self, partitions: set[int]) -> None:
+        self._starting = [
+            asyncio.ensure_future(self._start_at_watermark(partition)) for partition in partitions
+        ]
+
+    async def _revoked(self, app: Any, revoked: set[TP], **_: Any) -> None:
+        mine = {tp.partition for tp in revoked if tp.topic == self.settings.topics.logits}
+        try:
+            async with self._busy:
+                await self._checkpoint_all(only=mine)
+        except Exception:
+            log.warning(
+                "no last checkpoint before giving partitions up; the next owner repeats a little",
+                exc_info=True,
+            )
+        await self.partitions.revoke(mine)
+
+    async def _start_at_watermark(self, partition: int) -> None:
+        """The position is the watermark's, whatever the group committed."""
+        try:
+            owned = await self.partitions.get(partition)
+            if owned is None:
+                return
+            tp = TP(self.settings.topics.logits, partition)
+            committed = await self.app.consumer.position(tp)
+            if committed is not None and committed != owned.processor.watermark.applied_offset + 1:
+                await self._seek(tp, owned)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self.fail(error)
+
+    async def current_topic_id(self) -> str:
+        """Kafka's id of the logits topic now."""
+        name = self.settings.topics.logits
+        found = await asyncio.get_running_loop().run_in_executor(
+            None, describe, self.settings, [name]
+        )
+        return found[name].topic_id if name in found else ""
+
+    async def _on_batch(self, tp: TP, records: Sequence[Any]) -> None:
+        owned = await self.partitions.get(tp.partition)
+        if owned is None:
+            return
+        applied = owned.processor.watermark.applied_offset
+        first, last = records[0].offset, records[-1].offset
+        if first != applied + 1 and not await self._contiguous(tp, owned, first, last):
+            return
+        batch = [SourceRecord(r.offset, r.timestamp, r.key, r.value, r.headers) for r in records]
+        self.metrics.input_bytes.inc(sum(len(r.value or b"") for r in records))
+        await self._decoder.resolve(r.value for r in records)
+        async with self._busy:
+            if not owned.owned:
+                return
+            self.first_batch = self.first_batch or Moment.now()
+            started = time.perf_counter()
+            result = owned.processor.apply(batch)
+            self.metrics.step_s.observe(time.perf_counter() - started)
+            self.metrics.batch_records.observe(len(batch))
+            self.metrics.count(result.counts)
+            await self._send(owned, result)
+            self.progress_at = time.monotonic()
+            self.records_applied += result.counts.records - result.counts.skipped
+            if self._due(owned):
+                await self._checkpoint_all()
+
+    async def _contiguous(self, tp: TP, owned: OwnedPartition, first: int, last: int) -> bool:
+        """Whether the batch can be applied as it is; seeks to the right place where it cannot."""
+        applied = owned.processor.watermark.applied_offset
+        topic_id = await self.current_topic_id()
+        if topic_id != owned.processor.source.topic_id:
+            # Offsets of another log: start over from what the changelog knows, under the new id.
+            log.warning("topic %s was recreated while it was being read", tp.topic)
+            mine = self.partitions.assigned
+            await self.partitions.revoke(mine)
+            self.partitions.assign(mine, topic_id)
+            self._start_all(mine)
+            return False
+        if first <= applied:
+            return last > applied
+        earliest = await self.app.consumer.earliest_offsets(tp)
+        log_start = earliest[tp]
+        if log_start is not None and log_start > applied + 1:
+            lost = owned.processor.lost_until(log_start)
+            self.metrics.lost_to_retention.inc(lost)
+            log.error(
+                "%d records of %s[%d] were removed by retention before they were read", lost, *tp
+            )
+            applied = owned.processor.watermark.applied_offset
+            if first == applied + 1:
+                return True
+        self.metrics.gaps_healed.inc()
+        log.info(
+            "%s[%d]: offset %d came after %d; reading the records between again",
+            *tp,
+            first,
+            applied,
+        )
+        await self._seek(tp, owned)
+        return False
+
+    async def _seek(self, tp: TP, owned: OwnedPartition) -> None:
+        await self.app.consumer.seek(tp, owned.processor.watermark.applied_offset + 1)
+
+    async def _send(self, owned: OwnedPartition, result: BatchResult) -> None:
+        topics, partition = self.settings.topics, owned.processor.source.partition
+        sent_weights = 0
+        for output in result.outputs:
+            await self._hand_over(topics.telemetry, partition, output.key, output.telemetry)
+            if output.weights is not None:
+                sent_weights += 1
+                await self._hand_over(topics.weights, partition, output.key, output.weights)
+        for letter in result.dead_letters:
+            value = self._encode_dead_letter.encode(
+                dead_letter_fields(owned.processor.source, letter)
+            )
+            await self._hand_over(topics.dlq, partition, letter.record.key, value)
+        self._output.poll()
+        self.metrics.outputs.labels("telemetry").inc(len(result.outputs))
+        self.metrics.outputs.labels("weights").inc(sent_weights)
+        self.metrics.outputs.labels("dlq").inc(len(result.dead_letters))
+
+    async def _hand_over(self, topic: str, partition: int, key: bytes | None, value: bytes) -> None:
+        while True:
+            try:
+                self._output.send(topic, partition, key, value)
+                return
+            except BufferError:
+                await self._output.room()
+
+    def _due(self, owned: OwnedPartition) -> bool:
+        worker = self.settings.worker
+        return (
+            time.monotonic() >= owned.checkpoint_due
+            or owned.processor.dirty_bytes >= worker.checkpoint_bytes_max
+        )
+
+    async def checkpoint_now(self) -> None:
+        """Checkpoint everything, e.g. when idle or before the end."""
+        async with self._busy:
+            await self._checkpoint_all()
+
+    async def _checkpoint_all(self, only: set[int] | None = None) -> None:
+        ready = self.partitions.ready()
+        dirty = [
+            o for p, o in ready.items() if o.processor.is_dirty and (only is None or p in only)
+        ]
+        if dirty:
+            await self._output.durable()
+            for owned in dirty:
+                await self.partitions.checkpoint(owned)
+            self.last_durable = Moment.now()
+        due = time.monotonic() + self.settings.worker.checkpoint_interval_s
+        for owned in ready.values():
+            owned.checkpoint_due = due

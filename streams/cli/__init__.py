@@ -1,0 +1,1 @@
+"""The `routekeel` command, one file per group of commands."""

@@ -1,0 +1,1 @@
+"""The history in ClickHouse: connections, audit, queries, frames."""

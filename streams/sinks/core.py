@@ -1,0 +1,180 @@
+"""The sink's partitions between the consumer and the batches: what waits, what is in flight, what
+may be committed. No I/O and no clock: times and events are passed in.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from routekeel.schemas.errors import RegistryUnavailable
+from routekeel.streams.sinks.batch import Batch, BatchLimits, PartitionBuffer
+from routekeel.streams.sinks.dedupe import TableProgress
+from routekeel.streams.sinks.items import Item, Route
+from routekeel.streams.sinks.offsets import Committed
+from routekeel.streams.sinks.work import BatchWork, BuildPayload
+from routekeel.streams.topology.records import Source, SourceRecord
+
+LogPartition = tuple[str, int]
+"""(topic, partition)"""
+Decode = Callable[[str, SourceRecord], Item]
+"""Decodes a record of a topic. Raises RegistryUnavailable."""
+
+BUFFERED_BYTES_MAX: Final = 192 * 2**20
+"""Reading pauses above this and goes on below half of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a log partition is taken up: its source, what the tables have, the next offset."""
+
+    source: Source
+    progress: Mapping[str, TableProgress]
+    offset: int
+
+
+@dataclass(slots=True)
+class PartitionState:
+    """One assigned log partition."""
+
+    source: Source
+    route: Route
+    progress: dict[str, TableProgress]
+    buffer: PartitionBuffer
+    next_offset: int
+    """The offset expected next."""
+    done_offset: int
+    """Everything below it is in the tables, a repeat, or in the dead letters."""
+    undecoded: deque[tuple[SourceRecord, float]] = field(default_factory=deque)
+    undecoded_bytes: int = 0
+    work: BatchWork | None = None
+    started: bool = False
+    offsets_missing: int = 0
+
+    @property
+    def waiting(self) -> int:
+        """Records read and not yet dealt with."""
+        in_flight = len(self.work.batch.items) if self.work else 0
+        return len(self.undecoded) + len(self.buffer) + in_flight
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of those records; a batch in flight counts twice, for its payload."""
+        in_flight = 2 * self.work.batch.size_bytes if self.work else 0
+        return self.undecoded_bytes + self.buffer.size_bytes + in_flight
+
+    def commit(self) -> Committed:
+        """What to commit to the group now."""
+        stored = self.progress[self.route.anchor].stored
+        return Committed(self.done_offset, self.source.topic_id, stored)
+
+
+class SinkCore:
+    """All assigned partitions. Used by one thread; a batch's work is another's until it returns."""
+
+    def __init__(
+        self, routes: Mapping[str, Route], limits: BatchLimits, decode: Decode, build: BuildPayload
+    ) -> None:
+        self._routes = routes
+        self._limits = limits
+        self._decode = decode
+        self._build = build
+        self.partitions: dict[LogPartition, PartitionState] = {}
+        self.paused = False
+
+    def assign(self, starts: Mapping[LogPartition, Start]) -> None:
+        """Take these partitions up, and no others."""
+        self.partitions = {
+            key: PartitionState(
+                start.source,
+                self._routes[start.source.topic],
+                dict(start.progress),
+                PartitionBuffer(start.source, self._limits),
+                start.offset,
+                start.offset,
+            )
+            for key, start in starts.items()
+        }
+        self.paused = False
+
+    def clear(self) -> None:
+        """Forget all partitions with what they hold; it is read again by whoever owns them next."""
+        self.partitions = {}
+        self.paused = False
+
+    def receive(self, key: LogPartition, record: SourceRecord, now: float) -> bool:
+        """Take one record. False where its offset shows that the log is not the one we know."""
+        state = self.partitions.get(key)
+        if state is None:
+            return True  # read before the partition was given up
+        if record.offset < state.next_offset:
+            return False
+        if state.started or state.next_offset:
+            state.offsets_missing += record.offset - state.next_offset
+        state.started = True
+        state.next_offset = record.offset + 1
+        state.undecoded.append((record, now))
+        state.undecoded_bytes += len(record.value or b"")
+        return True
+
+    def decode(self) -> str:
+        """Decode what waits. Returns what is wrong with the registry; empty where nothing is."""
+        trouble = ""
+        for (topic, _), state in self.partitions.items():
+            while state.undecoded:
+                record, read_at = state.undecoded[0]
+                try:
+                    item = self._decode(topic, record)
+                except RegistryUnavailable as error:
+                    trouble = error.reason
+                    break
+                state.undecoded.popleft()
+                state.undecoded_bytes -= len(record.value or b"")
+                state.buffer.add((item,), read_at)
+        return trouble
+
+    def ready(self, now: float) -> Iterator[BatchWork]:
+        """Batches to start now, the longest waiting first; one at a time per partition, in order.
+
+        A batch is cut when it is asked for, so what is not asked for yet goes on growing.
+        """
+        due = [s for s in self.partitions.values() if s.work is None and s.buffer.due(now)]
+        for state in sorted(due, key=lambda state: state.buffer.oldest_read_at):
+            batch = state.buffer.cut()
+            if batch is not None:
+                state.work = BatchWork(batch, state.route, state.progress, self._build)
+                yield state.work
+
+    def finished(self, work: BatchWork) -> None:
+        """The batch is in place: its records are done."""
+        state = self.state_of(work.batch)
+        if state is not None and state.work is work:
+            state.work = None
+            state.done_offset = work.batch.last + 1
+
+    def state_of(self, batch: Batch) -> PartitionState | None:
+        """The partition of a batch, None where it has been given up."""
+        return self.partitions.get((batch.source.topic, batch.source.partition))
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes held for all partitions."""
+        return sum(state.held_bytes for state in self.partitions.values())
+
+    def pause_change(self, bytes_max: int = BUFFERED_BYTES_MAX) -> bool | None:
+        """True: stop reading now. False: go on now. None: leave it as it is."""
+        held = self.held_bytes
+        if not self.paused and held > bytes_max:
+            self.paused = True
+            return True
+        if self.paused and held < bytes_max // 2:
+            self.paused = False
+            return False
+        return None
+
+    @property
+    def waiting(self) -> int:
+        """Records read and not yet dealt with, in all partitions."""
+        return sum(state.waiting for state in self.partitions.values())

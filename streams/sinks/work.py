@@ -1,0 +1,295 @@
+"""One batch on its way into the tables, as a state machine without I/O: what to do next, and what
+an outcome means. Whoever drives it performs `next()` and reports to `done()`.
+"""
+
+# Theory of operation
+#
+# The sink turns records of a log into rows, each exactly once, although the process may die at any
+# point, the worker before it may publish records again, and the server may do an insert and fail to
+# say so. Four things together give that.
+#
+# 1. Where to begin. After every assignment the tables are asked for the largest log offset they
+#    hold of each log (by Kafka's topic id: a recreated topic is another log, read from its start).
+#    A topic fills several tables, one insert each; the one with a row for every record, the
+#    *anchor*, is filled last, so what the anchor has the others have. A table that is ahead of the
+#    anchor, because the process died between two inserts, skips what it has.
+#
+# 2. Repeats. A restarted worker repeats some outputs at later offsets. Per source the source
+#    offsets ascend but for repeats, so what is at or below the largest one stored is dropped
+#    (dedupe.py), per table again. Dead letters do not ascend; their table is asked.
+#
+# 3. Tokens. An insert carries a token of table, topic id, partition, first and last offset, and the
+#    server drops an insert whose token it knows. So an insert with an unknown outcome (timeout,
+#    connection lost) is sent again, the same bytes under the same token, until there is an answer.
+#    A token never names two different sets of rows: the rows of a range follow from the log alone
+#    and the payload, once built, is kept until its outcome is known. One insert is one block in one
+#    partition of the table (batch.py cuts at midnight), so it happens wholly or not at all.
+#
+# 4. Who may insert. (1) would fail if an insert of a former owner came after the new owner's read
+#    of the tables. A sink starts an insert only if the insert is sure to be over before the group
+#    can give the partition to somebody else (lease.py): an accepted commit proves membership for
+#    the session timeout, and the server's max_execution_time bounds the insert. A sink that gives a
+#    partition up by itself first waits for the outcome of what it has in flight, or, where the
+#    outcome is unknown, until the bound has passed. What remains is a process that is stopped
+#    between looking at the lease and sending the first byte, and goes on after another has taken
+#    over; nothing on the client's side can exclude that, and the audit counts it.
+#
+# Bad records. Refused at decoding, or while columns are built: to the DLQ, awaited, before the rows
+# of the same batch are inserted (a crash between repeats the letter, and the dead_letters table
+# drops the repeat). Refused by the server with an error about the data: the batch is halved until
+# the record is alone; the halves have their own ranges and so their own tokens, and the refused
+# insert left nothing behind. A lack of memory halves too, but condemns nothing. It must not after
+# an unknown outcome: the whole may be in the table. Whatever else the server says is tried again
+# for ever. So is a store that condemns suspiciously many records of one batch: then the store is
+# broken, and the dead letters are no place for a whole stream.
+#
+# The log itself may be replaced between the reading of a batch and its insertion. So a batch begins
+# with a look at the topic's id that was taken after its last record had been read.
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from routekeel.schemas.errors import BadRow
+from routekeel.schemas.tables import Grain, Table
+from routekeel.streams.sinks.batch import Batch
+from routekeel.streams.sinks.dedupe import (
+    LetterKey,
+    Selection,
+    TableProgress,
+    letter_key,
+    select_by_lookup,
+    select_by_source,
+)
+from routekeel.streams.sinks.items import Item, Route, refused_item
+from routekeel.streams.sinks.outcomes import (
+    Done,
+    Failed,
+    Fault,
+    Found,
+    Outcome,
+    Recreated,
+    RefusedByStore,
+)
+from routekeel.streams.topology.records import DeadLetter, Source
+
+CONDEMNED_MAX: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """The rows of one insert, encoded."""
+
+    data: bytes
+    rows: int
+
+
+BuildPayload = Callable[[Table, Sequence[Item], Source], Payload]
+"""Encodes the rows of items. Raises BadRow with the index of an item that does not fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyLog:
+    """Make sure that the source's topic still had its id at some time after `read_at`."""
+
+    source: Source
+    read_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SendLetters:
+    """Publish dead letters and wait until they are durable."""
+
+    source: Source
+    letters: tuple[DeadLetter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FindLetters:
+    """Ask the dead letters' table which of these it has."""
+
+    keys: tuple[LetterKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """Insert rows under a token; `last` is the log offset of the last one."""
+
+    table: Table
+    token: str
+    payload: Payload
+    source: Source
+    last: int
+
+
+Action = VerifyLog | SendLetters | FindLetters | Insert
+
+
+@dataclass(slots=True)
+class WorkCounts:
+    """What became of a batch."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    repeats: Counter[str] = field(default_factory=Counter)
+    letters: Counter[str] = field(default_factory=Counter)
+    inserts: int = 0
+    failures: int = 0
+    splits: int = 0
+    unstorable: int = 0
+
+
+class BatchWork:
+    """Takes one batch through its tables. `progress`, by table name, moves on with each insert."""
+
+    def __init__(
+        self,
+        batch: Batch,
+        route: Route,
+        progress: MutableMapping[str, TableProgress],
+        build: BuildPayload,
+    ) -> None:
+        self.batch = batch
+        self.route = route
+        self.counts = WorkCounts()
+        self.recreated = False
+        self.last_error = ""
+        self.outcome_unknown = False
+        self._progress = progress
+        self._build = build
+        self._segments: list[tuple[Item, ...]] = [batch.items]
+        self._table = 0
+        self._verified = False
+        self._condemned = 0
+        self._letters = [_letter(item) for item in batch.items if item.refused is not None]
+        self._known: frozenset[LetterKey] | None = None
+        self._selection: Selection | None = None
+        self._current: Action | None = None
+
+    def next(self) -> Action | None:
+        """The next thing to do, the same one until it is done; None when the batch is finished."""
+        while self._current is None and not self.recreated:
+            if not self._verified:
+                self._current = VerifyLog(self.batch.source, self.batch.read_at)
+            elif self._letters:
+                self._current = SendLetters(self.batch.source, tuple(self._letters))
+            elif not self._segments:
+                return None
+            else:
+                self._current = self._advance(self._segments[-1])
+        return self._current
+
+    def done(self, outcome: Outcome) -> None:
+        """Take in the outcome of the action that `next` gave."""
+        action, self._current = self._current, None
+        match action, outcome:
+            case _, Failed():
+                self._retry(action, outcome)
+            case VerifyLog(), Recreated():
+                self.recreated, self.last_error = True, outcome.message
+            case VerifyLog(), _:
+                self._verified = True
+            case SendLetters(), _:
+                self.counts.letters.update(letter.error_class for letter in action.letters)
+                self._letters.clear()
+            case FindLetters(), Found():
+                self._known = outcome.keys
+            case Insert(), RefusedByStore():
+                self._refused(action, outcome)
+            case Insert(), Done():
+                self._inserted(action)
+            case _:
+                raise TypeError(f"{outcome} is no outcome of {action}")
+
+    def _advance(self, segment: tuple[Item, ...]) -> Action | None:
+        """The next action for a segment; None where something changed and `next` looks again."""
+        if self._table == len(self.route.tables):
+            self._segments.pop()
+            self._table, self._known = 0, None
+            return None
+        table = self.route.tables[self._table]
+        progress = self._progress[table.name]
+        if self.route.by_lookup:
+            if self._known is None:
+                keys = tuple(letter_key(item) for item in segment if item.fields is not None)
+                if keys:
+                    return FindLetters(keys)
+            selection = select_by_lookup(progress, segment, self._known or ())
+        else:
+            sparse = table.grain is Grain.TOKEN
+            selection = select_by_source(progress, segment, with_rows=not sparse)
+        if not selection.items:
+            self._next_table(table, selection)
+            return None
+        try:
+            payload = self._build(table, selection.items, self.batch.source)
+        except BadRow as error:
+            self._condemn(selection.items[error.index], "bad_row", error.reason)
+            return None
+        self._selection = selection
+        first, last = segment[0].offset, segment[-1].offset
+        source = self.batch.source
+        token = f"{table.name}/{source.topic_id}/{source.partition}/{first}-{last}"
+        return Insert(table, token, payload, source, selection.items[-1].offset)
+
+    def _next_table(self, table: Table, selection: Selection) -> None:
+        self._progress[table.name] = selection.after
+        self.counts.repeats[table.name] += selection.repeats
+        self._table += 1
+
+    def _inserted(self, action: Insert) -> None:
+        assert self._selection is not None
+        self.outcome_unknown, self.last_error = False, ""
+        self.counts.rows[action.table.name] += action.payload.rows
+        self.counts.inserts += 1
+        self._next_table(action.table, self._selection)
+
+    def _retry(self, action: Action | None, outcome: Failed) -> None:
+        self._current = action
+        self.counts.failures += 1
+        self.last_error = outcome.message
+        self.outcome_unknown |= outcome.unknown
+
+    def _refused(self, action: Insert, refusal: RefusedByStore) -> None:
+        assert self._selection is not None
+        items = self._selection.items
+        too_many = self._condemned >= CONDEMNED_MAX
+        if refusal.fault is Fault.SIZE and (self.outcome_unknown or len(items) == 1):
+            self._retry(action, Failed(refusal.message))
+        elif refusal.fault is Fault.DATA and too_many:
+            message = f"more than {CONDEMNED_MAX} records of a batch refused: {refusal.message}"
+            self._retry(action, Failed(message))
+        elif len(items) == 1:
+            self._condemned += 1
+            self.outcome_unknown = False
+            self._condemn(items[0], "store_refused", refusal.message)
+        else:
+            self._split(items[(len(items) - 1) // 2].offset)
+
+    def _split(self, left_last: int) -> None:
+        self.counts.splits += 1
+        self.outcome_unknown, self._known = False, None
+        segment = self._segments.pop()
+        left = tuple(item for item in segment if item.offset <= left_last)
+        self._segments += [segment[len(left) :], left]
+        self._table = 0
+
+    def _condemn(self, bad: Item, error_class: str, message: str) -> None:
+        """Give one record of the current segment to the dead letters instead of the tables."""
+        refused = refused_item(bad.record, error_class, message)
+        segment = self._segments.pop()
+        self._segments.append(tuple(refused if item is bad else item for item in segment))
+        if self.route.by_lookup:
+            # A dead letter that cannot be stored stays where it is whole, in its topic; as another
+            # dead letter it would be refused again, for ever.
+            self.counts.unstorable += 1
+            self.last_error = message
+        else:
+            self._letters.append(_letter(refused))
+
+
+def _letter(item: Item) -> DeadLetter:
+    assert item.refused is not None
+    return DeadLetter(item.record, item.refused.error_class, item.refused.message)

@@ -1,0 +1,54 @@
+"""Turns the settings into the topology's configuration, reading router matrices from their files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from routekeel.operators.config import DEFAULT, STRICT, ConfigError
+from routekeel.streams.errors import ConfigurationError
+from routekeel.streams.settings import Settings
+from routekeel.streams.settings.tree import RouterMatrixSettings
+from routekeel.streams.topology.config import RouterGram, TopologyConfig
+
+PRESETS = {"default": DEFAULT, "strict": STRICT}
+
+
+def topology_config(settings: Settings) -> TopologyConfig:
+    """The topology's configuration. Raises ConfigurationError for a parameter or file that is wrong."""
+    worker, control = settings.worker, settings.control
+    parameters: dict[str, Any] = dict(control.parameters)
+    try:
+        law = replace(PRESETS[control.preset], **parameters)
+    except (ConfigError, TypeError) as error:
+        raise ConfigurationError(f"control.parameters: {error}") from error
+    return TopologyConfig(
+        control=law,
+        kernel=worker.kernel,
+        policy_version=control.policy_version,
+        policy_arm=control.arm,
+        session_ttl_us=int(worker.session_ttl_s * 1e6),
+        sessions_max=worker.sessions_max_per_partition,
+        requests_max=worker.requests_max_per_session,
+        event_time_skew_us=int(worker.event_time_skew_max_s * 1e6),
+        token_rows_share=worker.token_rows_share,
+        router_grams={(m.model, m.model_revision): _read_gram(m) for m in worker.router_matrices},
+    )
+
+
+def _read_gram(matrix: RouterMatrixSettings) -> RouterGram:
+    try:
+        with np.load(matrix.path, allow_pickle=False) as file:
+            layers, gram = file["layers"], np.ascontiguousarray(file["gram"], np.float32)
+    except (OSError, KeyError, ValueError) as error:
+        raise ConfigurationError(
+            f"worker.router_matrices: cannot read {matrix.path} ({error})",
+            "an .npz file with `layers` int32[L] and `gram` float32[L, E, E] is expected",
+        ) from error
+    if gram.ndim != 3 or gram.shape[1] != gram.shape[2] or len(layers) != len(gram):
+        raise ConfigurationError(
+            f"worker.router_matrices: {matrix.path} has gram {gram.shape}, layers {layers.shape}"
+        )
+    return RouterGram(gram, {int(layer): index for index, layer in enumerate(layers)})

@@ -1,0 +1,83 @@
+"""The values that cross the border of the topology: what comes from the log and what goes back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class SourceRecord(NamedTuple):
+    """One record as it was read. `timestamp_ms` is the log's time of it (the broker's append time)."""
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+
+class Source(NamedTuple):
+    """Where records come from; `topic_id` is Kafka's id, so that a recreated topic is another source."""
+
+    topic: str
+    topic_id: str
+    partition: int
+
+
+class Refusal(Exception):
+    """A record that cannot be processed. `error_class` is machine-readable, the message for people."""
+
+    def __init__(self, error_class: str, message: str) -> None:
+        super().__init__(message)
+        self.error_class = error_class
+        self.message = message
+
+
+class DeadLetter(NamedTuple):
+    """A refused record with the reason."""
+
+    record: SourceRecord
+    error_class: str
+    message: str
+
+
+class Output(NamedTuple):
+    """What one accepted record led to: the framed Telemetry and, where rows were applied, Weights."""
+
+    offset: int
+    key: bytes
+    telemetry: bytes
+    weights: bytes | None
+
+
+@dataclass(slots=True)
+class BatchCounts:
+    """What happened in one batch; every drop and every oddity has its counter."""
+
+    records: int = 0
+    skipped: int = 0
+    rows: int = 0
+    rows_repeated: int = 0
+    chunks_repeated: int = 0
+    positions_missing: int = 0
+    sequences_missing: int = 0
+    dropped_by_producer: int = 0
+    dead_letters: dict[str, int] = field(default_factory=dict)
+    state_resets: dict[str, int] = field(default_factory=dict)
+    evicted_idle: int = 0
+    evicted_cap: int = 0
+    event_time_clamped: int = 0
+
+
+@dataclass(slots=True)
+class BatchResult:
+    """Everything a batch leads to, in log order. Nothing here has been sent yet.
+
+    Outputs and dead letters must be durable before a checkpoint may follow (engine.md's rule 3).
+    """
+
+    outputs: list[Output]
+    dead_letters: list[DeadLetter]
+    applied_offset: int
+    counts: BatchCounts

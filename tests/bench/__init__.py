@@ -1,0 +1,1 @@
+"""Benchmarks: never asserted by a test, always printed with what is worse."""

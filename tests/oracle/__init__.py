@@ -1,0 +1,1 @@
+"""Independent programs that the tests hold routekeel against."""

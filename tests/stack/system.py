@@ -1,0 +1,133 @@
+"""A system of its own on the shared local stack: topics, group, database and child processes per test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from confluent_kafka import Consumer, TopicPartition
+
+from routekeel.infra.local.stack import LocalStack
+from routekeel.streams.settings import Settings, load_settings
+from routekeel.streams.topics import changelog_topic, ensure_topics
+
+WAIT_S = 120.0
+
+
+class System:
+    """Settings with names of their own, and the processes that were started with them."""
+
+    def __init__(self, stack: LocalStack, folder: Path, name: str, **flags: Any) -> None:
+        self.folder = folder
+        self.flags: dict[str, Any] = {
+            "stack.state_dir": str(stack.config.state_dir),
+            "worker.app_id": f"{name}-app",
+            "sink.group_id": f"{name}-sink",
+            "clickhouse.database": name.replace("-", "_"),
+            "topics.partitions": 4,
+            "worker.session_timeout_s": 6,
+            "worker.heartbeat_interval_s": 1,
+            "sink.session_timeout_s": 10,
+            "sink.batch_interval_s": 0.3,
+            **{
+                f"topics.{t}": f"{name}.{t}"
+                for t in ("logits", "telemetry", "weights", "policy", "alerts", "dlq")
+            },
+            **flags,
+        }
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as the processes see them."""
+        return load_settings(flags=self.flags, environ={}).settings
+
+    def prepare(self) -> Settings:
+        """Create topics and tables."""
+        from routekeel.streams.history.store import apply_schema, connect
+
+        settings = self.settings
+        ensure_topics(settings)
+        apply_schema(connect(settings.clickhouse), settings.clickhouse)
+        return settings
+
+    def start(self, command: str, *arguments: str, **flags: Any) -> subprocess.Popen[bytes]:
+        """Start `routekeel COMMAND` with these settings; its output goes to a file in the folder."""
+        line = [sys.executable, "-m", "routekeel.streams.cli.main", command, *arguments]
+        for key, value in {**self.flags, **flags}.items():
+            line += ["--set", f"{key}={value}"]
+        log = self.folder / f"{command}-{len(self._processes)}.log"
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("ROUTEKEEL_")}
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                line, stdout=output, stderr=subprocess.STDOUT, env=environment
+            )
+        self._processes.append(process)
+        return process
+
+    def run(self, command: str, *arguments: str, timeout_s: float = WAIT_S, **flags: Any) -> int:
+        """Run a command to its end; its exit code."""
+        return self.start(command, *arguments, **flags).wait(timeout_s)
+
+    def log_of(self, process: subprocess.Popen[bytes]) -> str:
+        """What a process has written."""
+        index = self._processes.index(process)
+        (path,) = self.folder.glob(f"*-{index}.log")
+        return path.read_text(encoding="utf-8", errors="replace")
+
+    @staticmethod
+    def kill(process: subprocess.Popen[bytes]) -> None:
+        """kill -9."""
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def close(self) -> None:
+        """End every process that is still there."""
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+class MakeSystem(Protocol):
+    """The `system` fixture: makes a System by name, with settings over the defaults."""
+
+    def __call__(self, name: str, **flags: Any) -> System: ...
+
+
+def read_topic(settings: Settings, topic: str) -> Iterator[Any]:
+    """Every message of a topic, partition by partition, from the beginning to the present end."""
+    consumer = Consumer(
+        settings.kafka.client_config()
+        | {"group.id": "test-reader", "enable.auto.commit": False, "auto.offset.reset": "earliest"}
+    )
+    try:
+        for partition in sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions):
+            tp = TopicPartition(topic, partition)
+            low, high = consumer.get_watermark_offsets(tp, timeout=10)
+            consumer.assign([TopicPartition(topic, partition, low)])
+            position = low
+            while position < high:
+                for message in consumer.consume(min(10_000, high - position), timeout=1.0):
+                    assert message.error() is None, message.error()
+                    position = message.offset() + 1
+                    yield message
+    finally:
+        consumer.close()
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = WAIT_S) -> None:
+    """Poll a condition that another process makes true."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s for {what}"
+        time.sleep(0.1)
+
+
+__all__ = ["MakeSystem", "System", "changelog_topic", "read_topic", "wait_until"]

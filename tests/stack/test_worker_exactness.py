@@ -1,0 +1,96 @@
+"""The worker on the real broker: kill -9 at random, and every state and output equals the oracle's.
+
+The oracle is the in-memory driver over the same records, one partition at a time, in one batch.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from routekeel.streams.settings import Settings
+from routekeel.streams.topics import ensure_topics
+from tests.bench.load import Shape, write_events
+from tests.stack.exactness import assert_outputs_exact, assert_states_exact, expected
+from tests.stack.system import MakeSystem, System, read_topic, wait_until
+
+pytestmark = pytest.mark.stack
+IDLE = ("--until-idle", "2")
+
+
+def assert_exact(settings: Settings) -> None:
+    """States and outputs are the oracle's."""
+    drivers = expected(settings)
+    assert_states_exact(settings, drivers)
+    assert_outputs_exact(settings, drivers)
+
+
+@pytest.mark.parametrize("store", ["memory", "rocksdb"])
+def test_kill_and_restart_is_exact(system: MakeSystem, store: str, tmp_path: Path) -> None:
+    seed = 11
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    running = system(
+        f"kill-{store}", **{"worker.store": store, "worker.store_dir": str(tmp_path / "state")}
+    )
+    settings = running.settings
+    ensure_topics(settings)
+    write_events(settings, Shape(2, 2, 4), 4000, 50, seed)
+    for _ in range(3):
+        worker = running.start(
+            "worker", **{"worker.checkpoint_interval_s": 0.1, "worker.batch_records_max": 100}
+        )
+        before = sum(1 for _ in read_topic(settings, settings.topics.telemetry))
+        _wait_for_outputs(running, worker, before + rng.randint(1, 900))
+        assert worker.poll() is None, running.log_of(worker)
+        running.kill(worker)
+        write_events(settings, Shape(2, 2, 4), 500, 50, seed + 1)
+    last = running.start("worker", *IDLE)
+    assert last.wait(120) == 0, running.log_of(last)
+    assert_exact(settings)
+
+
+def test_two_workers_share_and_take_over(system: MakeSystem) -> None:
+    seed = 5
+    print(f"seed {seed}")
+    running = system("two-workers")
+    settings = running.settings
+    ensure_topics(settings)
+    write_events(settings, Shape(2, 2, 4), 3000, 60, seed)
+    small = {"worker.checkpoint_interval_s": 0.1, "worker.batch_records_max": 50}
+    first, second = running.start("worker", **small), running.start("worker", **small)
+    wait_until(lambda: _end(settings, settings.topics.telemetry) >= 500, "outputs")
+    running.kill(first)
+    write_events(settings, Shape(2, 2, 4), 3000, 60, seed + 1)
+    third = running.start("worker", *IDLE, **small)
+    assert third.wait(120) == 0, running.log_of(third)
+    assert second.poll() is None, running.log_of(second)
+    second.terminate()
+    assert second.wait(60) == 0, running.log_of(second)
+    last = running.start("worker", *IDLE)
+    assert last.wait(120) == 0, running.log_of(last)
+    assert_exact(settings)
+
+
+def _wait_for_outputs(running: System, worker: subprocess.Popen[bytes], goal: int) -> None:
+    settings = running.settings
+    wait_until(
+        lambda: worker.poll() is not None or _end(settings, settings.topics.telemetry) >= goal,
+        "outputs",
+    )
+
+
+def _end(settings: Settings, topic: str) -> int:
+    from confluent_kafka import Consumer, TopicPartition
+
+    consumer = Consumer(settings.kafka.client_config() | {"group.id": "test-ends"})
+    try:
+        return sum(
+            consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
+            for partition in range(settings.topics.partitions)
+        )
+    finally:
+        consumer.close()
