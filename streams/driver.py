@@ -13,7 +13,7 @@ from typing import Any
 from routekeel.schemas.codec import Decoder, Encoder
 from routekeel.schemas.errors import SchemaError
 from routekeel.schemas.records import ROUTER_LOGITS, TELEMETRY, WEIGHTS
-from routekeel.schemas.registry import FixedSchemaIds
+from routekeel.schemas.registry import FixedSchemaIds, SchemaRegistry
 from routekeel.streams.topology.changelog import (
     ChangelogReader,
     ChangelogRecord,
@@ -25,20 +25,23 @@ from routekeel.streams.topology.outputs import OutputBuilder
 from routekeel.streams.topology.partition import PartitionProcessor
 from routekeel.streams.topology.records import DeadLetter, Output, Refusal, Source, SourceRecord
 
-TOPIC = "routekeel.logits"
+SOURCE = Source("routekeel.logits", "log-1", 0)
 
 
 @dataclass
 class TopologyDriver:
-    """One partition's topology. `log` is the input, `sent` and `changelog` what was written."""
+    """One partition's topology. `log` is the input, `sent` and `changelog` what was written.
+
+    With the source and the registry of a real run, the bytes are those the worker must have written.
+    """
 
     config: TopologyConfig = field(default_factory=lambda: TopologyConfig(kernel="numpy"))
-    topic_id: str = "log-1"
+    source: Source = SOURCE
     log: list[SourceRecord] = field(default_factory=list)
     sent: list[Output] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     changelog: list[ChangelogRecord] = field(default_factory=list)
-    ids: FixedSchemaIds = field(default_factory=FixedSchemaIds)
+    ids: SchemaRegistry = field(default_factory=FixedSchemaIds)
 
     def __post_init__(self) -> None:
         self._logits = Encoder(ROUTER_LOGITS, self.ids.register(ROUTER_LOGITS, "logits-value"))
@@ -54,9 +57,7 @@ class TopologyDriver:
         for offset, record in enumerate(self.changelog):
             reader.feed(offset, record.key, record.value, record.headers)
         builder = OutputBuilder(self.config, self._telemetry.encode, self._weights.encode)
-        return PartitionProcessor(
-            Source(TOPIC, self.topic_id, 0), self.config, self._decode, builder, store
-        )
+        return PartitionProcessor(self.source, self.config, self._decode, builder, store)
 
     def _decode(self, value: bytes) -> Mapping[str, Any]:
         try:

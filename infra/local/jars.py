@@ -24,9 +24,11 @@ KAFKA_VERSION = "4.1.1"
 LOG4J_VERSION = "2.24.3"
 COORDINATES = (
     f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}",
+    f"org.apache.kafka:kafka-tools:{KAFKA_VERSION}",
     f"org.apache.logging.log4j:log4j-core:{LOG4J_VERSION}",
     f"org.apache.logging.log4j:log4j-slf4j-impl:{LOG4J_VERSION}",
 )
+REQUIRED = frozenset({f"kafka_2.13-{KAFKA_VERSION}.jar", f"kafka-tools-{KAFKA_VERSION}.jar"})
 COPY_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 MARKER = "complete.json"
 DOWNLOAD_TIMEOUT_S = 300.0
@@ -49,10 +51,10 @@ def jars_folder() -> Path:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether the marker is there and every file in it has the size it names."""
+    """Whether the marker is there, names the broker's own jars, and every file has the size it names."""
     try:
         sizes: dict[str, int] = json.loads((folder / MARKER).read_text("utf-8"))
-        return bool(sizes) and all(
+        return sizes.keys() >= REQUIRED and all(
             (folder / name).stat().st_size == size for name, size in sizes.items()
         )
     except (OSError, ValueError, AttributeError):
@@ -182,8 +184,8 @@ def _seal(jars: Path) -> None:
         if damaged:
             raise _ResolveError(f"{path.name} is damaged at {damaged}")
         sizes[path.name] = path.stat().st_size
-    if f"kafka_2.13-{KAFKA_VERSION}.jar" not in sizes:
-        raise _ResolveError("the broker's own jar is missing from what was downloaded")
+    if missing := sorted(REQUIRED - sizes.keys()):
+        raise _ResolveError(f"{missing} missing from what was downloaded")
     (jars / MARKER).write_text(json.dumps(sizes, indent=1) + "\n", "utf-8")
 
 

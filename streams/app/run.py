@@ -28,7 +28,7 @@ from routekeel.streams.app.partitions import Partitions
 from routekeel.streams.app.rocksdb_store import RocksDbStore
 from routekeel.streams.app.web import exercise_controller, serve, web_app
 from routekeel.streams.app.worker import StreamWorker
-from routekeel.streams.errors import RoutekeelError, ServiceUnavailable
+from routekeel.streams.errors import ConfigurationError, RoutekeelError, ServiceUnavailable
 from routekeel.streams.settings import Settings
 from routekeel.streams.topics import changelog_topic, require
 from routekeel.streams.topology.changelog import MemoryStore, StateStore
@@ -67,14 +67,26 @@ def run_worker(
     """Run a worker until SIGTERM, Ctrl-C, idleness (where asked for) or an error. Blocking.
 
     Raises ServiceUnavailable when Kafka or the registry cannot be reached at the start,
-    ConfigurationError when a topic is missing, WorkerFailed when something broke later.
+    ConfigurationError when a topic is missing or the store's folder cannot be made, WorkerFailed
+    when something broke later.
     """
     topics = settings.topics
     require(
         settings,
         [topics.logits, topics.telemetry, topics.weights, topics.dlq, changelog_topic(settings)],
     )
+    _make_folder(settings.worker.store_dir)
     return asyncio.run(_run(settings, until_idle_s, on_ready))
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot make the folder {path}: {error.strerror}",
+            "set worker.store_dir to a folder that can be written",
+        ) from error
 
 
 async def _run(

@@ -63,9 +63,13 @@ class Feed:
             self.send(self.settings.topics.dlq, partition, fields)
         self.flush()
 
+    def encode(self, topic: str, fields: dict[str, Any]) -> bytes:
+        """One record of the topic's kind, framed with the id that the registry gave."""
+        return self._encoders[topic].encode(fields)
+
     def send(self, topic: str, partition: int, fields: dict[str, Any]) -> None:
         """Hand one record over."""
-        self.raw(topic, partition, self._encoders[topic].encode(fields))
+        self.raw(topic, partition, self.encode(topic, fields))
 
     def raw(self, topic: str, partition: int, value: bytes | None) -> None:
         """Hand any bytes over."""

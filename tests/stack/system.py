@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from routekeel.infra.local.stack import LocalStack
 from routekeel.streams.settings import Settings, load_settings
-from routekeel.streams.topics import changelog_topic, ensure_topics
+from routekeel.streams.topics import changelog_topic, ensure_topics, log_bounds
 
 WAIT_S = 120.0
 
@@ -28,6 +28,7 @@ class System:
         self.flags: dict[str, Any] = {
             "stack.state_dir": str(stack.config.state_dir),
             "worker.app_id": f"{name}-app",
+            "worker.store_dir": str(folder / "not-yet-there" / "states"),
             "sink.group_id": f"{name}-sink",
             "clickhouse.database": name.replace("-", "_"),
             "topics.partitions": 4,
@@ -107,10 +108,10 @@ def read_topic(settings: Settings, topic: str) -> Iterator[Any]:
         settings.kafka.client_config()
         | {"group.id": "test-reader", "enable.auto.commit": False, "auto.offset.reset": "earliest"}
     )
+    partitions = range(settings.topics.partitions)
     try:
-        for partition in sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions):
-            tp = TopicPartition(topic, partition)
-            low, high = consumer.get_watermark_offsets(tp, timeout=10)
+        bounds = log_bounds(settings, [(topic, partition) for partition in partitions])
+        for (_, partition), (low, high) in sorted(bounds.items()):
             consumer.assign([TopicPartition(topic, partition, low)])
             position = low
             while position < high:
@@ -122,12 +123,25 @@ def read_topic(settings: Settings, topic: str) -> Iterator[Any]:
         consumer.close()
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = WAIT_S) -> None:
-    """Poll a condition that another process makes true."""
+def end_of(settings: Settings, topic: str) -> int:
+    """How many records the topic has had, over all partitions."""
+    bounds = log_bounds(settings, [(topic, p) for p in range(settings.topics.partitions)])
+    return sum(high for _, high in bounds.values())
+
+
+def wait_until(
+    condition: Callable[[], bool],
+    what: str,
+    timeout_s: float = WAIT_S,
+    alive: Sequence[subprocess.Popen[bytes]] = (),
+) -> None:
+    """Poll a condition that another process makes true; fails at once when one of `alive` ended."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s for {what}"
+        ended = [process.args for process in alive if process.poll() is not None]
+        assert not ended, f"waited for {what}, but {ended} ended"
         time.sleep(0.1)
 
 
-__all__ = ["MakeSystem", "System", "changelog_topic", "read_topic", "wait_until"]
+__all__ = ["MakeSystem", "System", "changelog_topic", "end_of", "read_topic", "wait_until"]

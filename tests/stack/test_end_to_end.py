@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
@@ -21,7 +22,8 @@ from routekeel.streams.history.audit import audit
 from routekeel.streams.history.sql import run_query
 from routekeel.streams.sdk.read import read_telemetry
 from routekeel.streams.settings import Settings
-from tests.stack.system import MakeSystem, System, read_topic
+from routekeel.streams.topics import ensure_topics
+from tests.stack.system import MakeSystem, System, read_topic, wait_until
 from tests.stream.chunks import chunk_fields
 
 pytestmark = pytest.mark.stack
@@ -79,12 +81,13 @@ def test_the_brokers_console_consumer_reads_the_topics(
     assert running.run("worker", *IDLE) == 0
     java, classpath = _kafka_of(local_stack)
     done = subprocess.run(
-        [java, "-cp", classpath, "org.apache.kafka.tools.consumer.ConsoleConsumer",
+        [java, "-Xmx256m", "-cp", classpath, "org.apache.kafka.tools.consumer.ConsoleConsumer",
          "--bootstrap-server", settings.kafka.bootstrap_servers, "--topic", settings.topics.telemetry,
          "--from-beginning", "--max-messages", "6", "--timeout-ms", "30000",
          "--property", "print.key=true", "--property", "key.separator=|"],
-        capture_output=True, timeout=60, check=True,
+        capture_output=True, timeout=60, check=False,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
     assert done.stdout.count(b"synthetic-") >= 6
 
 
@@ -132,9 +135,9 @@ def test_bad_records_go_to_the_dlq_whole_and_the_rest_goes_on(system: MakeSystem
         "SELECT key, error_class, length(value), header_names, stage FROM dead_letters ORDER BY key",
     ).rows
     assert {row[0]: row[1] for row in rows} == {
-        "empty": "bad_framing", "large": "bad_body", "random": "bad_framing", "s": "empty_session_id",
-        "truncated": "bad_body", "unknown": "unknown_schema_id",
-    } or {row[0]: row[1] for row in rows}["unknown"] == "unknown_schema_id"  # fmt: skip
+        "empty": "bad_framing", "large": "unknown_schema_id", "random": "unknown_schema_id",
+        "s": "empty_session_id", "truncated": "bad_body", "unknown": "unknown_schema_id",
+    }  # fmt: skip
     assert {row[0]: row[2] for row in rows} == {k.decode(): len(v) for k, v in bad.items()}
     assert all(list(row[3]) == ["trace", "trace"] and row[4] == "worker" for row in rows)
     report = audit(settings)
@@ -142,26 +145,16 @@ def test_bad_records_go_to_the_dlq_whole_and_the_rest_goes_on(system: MakeSystem
 
 
 def test_a_recreated_topic_is_taken_for_a_new_log(system: MakeSystem) -> None:
-    from confluent_kafka.admin import AdminClient
-
-    from routekeel.streams.topics import ensure_topics
-
     running = system("recreated")
     settings = running.prepare()
     load = ("--synthetic", "--sessions", "5", "--chunks", "4", "--shape", "2,2,4", "--seed")
     assert running.run("produce", *load, "1") == 0
     run_through(running)
     first = audit(settings)
-    AdminClient(settings.kafka.client_config()).delete_topics([settings.topics.logits])[
-        settings.topics.logits
-    ].result()
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            ensure_topics(settings)
-            break
-        except Exception:
-            time.sleep(0.2)
+    admin = AdminClient(settings.kafka.client_config())
+    admin.delete_topics([settings.topics.logits])[settings.topics.logits].result()
+    wait_until(lambda: settings.topics.logits not in admin.list_topics().topics, "the deletion")
+    ensure_topics(settings)
     assert running.run("produce", *load, "2") == 0
     run_through(running)
     second = audit(settings)

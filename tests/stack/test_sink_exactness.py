@@ -95,7 +95,7 @@ def test_poison_and_garbage_become_dead_letters_and_the_rest_is_stored(system: S
     for offset in (41, 42):
         feed.send(topic, 0, telemetry_fields(offset, layers=2))
     feed.send(topic, 0, bad[1])
-    feed.raw(topic, 0, b"\x00\x00\x00\x00\x01garbage")
+    feed.raw(topic, 0, feed.encode(topic, bad[0])[:5] + b"garbage")
     feed.raw(topic, 0, b"\x00\x7f\xff\xff\x01unknown schema")
     feed.raw(topic, 0, None)
     feed.flush()

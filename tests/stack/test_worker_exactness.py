@@ -6,7 +6,6 @@ The oracle is the in-memory driver over the same records, one partition at a tim
 from __future__ import annotations
 
 import random
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from routekeel.streams.settings import Settings
 from routekeel.streams.topics import ensure_topics
 from tests.bench.load import Shape, write_events
 from tests.stack.exactness import assert_outputs_exact, assert_states_exact, expected
-from tests.stack.system import MakeSystem, System, read_topic, wait_until
+from tests.stack.system import MakeSystem, end_of, wait_until
 
 pytestmark = pytest.mark.stack
 IDLE = ("--until-idle", "2")
@@ -43,9 +42,13 @@ def test_kill_and_restart_is_exact(system: MakeSystem, store: str, tmp_path: Pat
         worker = running.start(
             "worker", **{"worker.checkpoint_interval_s": 0.1, "worker.batch_records_max": 100}
         )
-        before = sum(1 for _ in read_topic(settings, settings.topics.telemetry))
-        _wait_for_outputs(running, worker, before + rng.randint(1, 900))
-        assert worker.poll() is None, running.log_of(worker)
+        before = end_of(settings, settings.topics.telemetry)
+        goal = before + rng.randint(1, 900)
+        wait_until(
+            lambda g=goal: end_of(settings, settings.topics.telemetry) >= g,
+            "outputs",
+            alive=[worker],
+        )  # type: ignore[misc]
         running.kill(worker)
         write_events(settings, Shape(2, 2, 4), 500, 50, seed + 1)
     last = running.start("worker", *IDLE)
@@ -62,7 +65,9 @@ def test_two_workers_share_and_take_over(system: MakeSystem) -> None:
     write_events(settings, Shape(2, 2, 4), 3000, 60, seed)
     small = {"worker.checkpoint_interval_s": 0.1, "worker.batch_records_max": 50}
     first, second = running.start("worker", **small), running.start("worker", **small)
-    wait_until(lambda: _end(settings, settings.topics.telemetry) >= 500, "outputs")
+    wait_until(
+        lambda: end_of(settings, settings.topics.telemetry) >= 500, "outputs", alive=[first, second]
+    )
     running.kill(first)
     write_events(settings, Shape(2, 2, 4), 3000, 60, seed + 1)
     third = running.start("worker", *IDLE, **small)
@@ -73,24 +78,3 @@ def test_two_workers_share_and_take_over(system: MakeSystem) -> None:
     last = running.start("worker", *IDLE)
     assert last.wait(120) == 0, running.log_of(last)
     assert_exact(settings)
-
-
-def _wait_for_outputs(running: System, worker: subprocess.Popen[bytes], goal: int) -> None:
-    settings = running.settings
-    wait_until(
-        lambda: worker.poll() is not None or _end(settings, settings.topics.telemetry) >= goal,
-        "outputs",
-    )
-
-
-def _end(settings: Settings, topic: str) -> int:
-    from confluent_kafka import Consumer, TopicPartition
-
-    consumer = Consumer(settings.kafka.client_config() | {"group.id": "test-ends"})
-    try:
-        return sum(
-            consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
-            for partition in range(settings.topics.partitions)
-        )
-    finally:
-        consumer.close()

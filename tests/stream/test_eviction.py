@@ -54,7 +54,7 @@ def test_a_recreated_topic_starts_at_its_own_beginning() -> None:
     driver.append(chunk_fields("s", 3))
     driver.run()
     driver.log.clear()
-    driver.topic_id = "log-2"
+    driver.source = driver.source._replace(topic_id="log-2")
     driver.append(chunk_fields("s", 6))
     driver.crash()
     assert driver.processor.recreated

@@ -88,8 +88,8 @@ def write_jar(path: Path) -> None:
 
 
 def by_writing(folder: Path, stage: Path) -> None:
-    write_jar(folder / BROKER)
-    write_jar(folder / "other.jar")
+    for name in (*jars.REQUIRED, "other.jar"):
+        write_jar(folder / name)
 
 
 def by_failing(folder: Path, stage: Path) -> None:
@@ -153,11 +153,13 @@ def test_a_damaged_cache_is_filled_again(harm: str) -> None:
     assert jars.is_complete(jars.ensure_jars(resolvers=(by_writing,)))
 
 
-def test_a_download_without_the_broker_is_refused() -> None:
+@pytest.mark.parametrize("missing", sorted(jars.REQUIRED))
+def test_a_download_without_the_broker_or_its_tools_is_refused(missing: str) -> None:
     def by_forgetting(folder: Path, stage: Path) -> None:
-        write_jar(folder / "other.jar")
+        by_writing(folder, stage)
+        (folder / missing).unlink()
 
-    with pytest.raises(StackError, match="broker's own jar"):
+    with pytest.raises(StackError, match=missing):
         jars.ensure_jars(resolvers=(by_forgetting,))
 
 

@@ -25,6 +25,8 @@ TOPIC = "_schemas"
 BROKER_TIMEOUT_S = 30.0
 WRITE_TIMEOUT_S = 15.0
 POLL_S = 0.2
+# A broker that comes back is used at once; librdkafka's own limit of 10 s outlasts callers' patience.
+RECONNECT = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 500}
 _TRANSIENT = frozenset(
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -65,6 +67,7 @@ class Store:
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
+                **RECONNECT,
                 "acks": "all",
                 "enable.idempotence": True,
                 "message.timeout.ms": int(WRITE_TIMEOUT_S * 1000),
@@ -163,6 +166,7 @@ class Store:
         return Consumer(
             {
                 "bootstrap.servers": self._bootstrap,
+                **RECONNECT,
                 "group.id": "routekeel-registry",  # required, never committed to
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
