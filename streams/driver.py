@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from routekeel.schemas.codec import Decoder, Encoder
-from routekeel.schemas.errors import SchemaError
 from routekeel.schemas.records import ROUTER_LOGITS, TELEMETRY, WEIGHTS
 from routekeel.schemas.registry import FixedSchemaIds, SchemaRegistry
 from routekeel.streams.topology.changelog import (
@@ -21,9 +20,10 @@ from routekeel.streams.topology.changelog import (
     StateStore,
 )
 from routekeel.streams.topology.config import TopologyConfig
+from routekeel.streams.topology.decoding import decode_or_refuse
 from routekeel.streams.topology.outputs import OutputBuilder
 from routekeel.streams.topology.partition import PartitionProcessor
-from routekeel.streams.topology.records import DeadLetter, Output, Refusal, Source, SourceRecord
+from routekeel.streams.topology.records import DeadLetter, Output, Source, SourceRecord
 
 SOURCE = Source("routekeel.logits", "log-1", 0)
 
@@ -60,10 +60,7 @@ class TopologyDriver:
         return PartitionProcessor(self.source, self.config, self._decode, builder, store)
 
     def _decode(self, value: bytes) -> Mapping[str, Any]:
-        try:
-            return self._decoder.decode(value)
-        except SchemaError as error:
-            raise Refusal("bad_body", str(error)) from error
+        return decode_or_refuse(self._decoder, value)
 
     def append(self, fields: Mapping[str, Any], timestamp_ms: int | None = None) -> int:
         """Append a RouterLogits record to the log; returns its offset."""

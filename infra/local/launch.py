@@ -23,6 +23,7 @@ from routekeel.infra.local.services import Service
 POLL_S = 0.1
 HEALTH_TIMEOUT_S = 5.0
 HUNG_WAIT_S = 15.0  # for a running process that does not answer, before it is started anew
+PORT_WAIT_S = 3.0
 PORT_TRIES = 3
 
 
@@ -80,12 +81,19 @@ class Launch:
 
     def _bring_up_all(self, chain: Sequence[str]) -> None:
         try:
+            moved = False
             for name in chain:
-                self._bring_up(self._services[name])
+                before = self._ports.get(name)
+                self._bring_up(self._services[name], anew=moved)
+                moved = moved or self._ports.get(name) != before
         except OSError as error:
             raise from_os_error(error, self._layout.state) from error
 
-    def _bring_up(self, service: Service) -> None:
+    def _bring_up(self, service: Service, anew: bool) -> None:
+        """Make it run; `anew` ends one that runs, since what it needs has moved to another port."""
+        if anew and (record := self._layout.record(service.name)) is not None:
+            self._say(service, "stopping", "what it needs has another address now")
+            stop(record, self._config.stop_timeout_s)
         if self._already_up(service):
             return
         for _ in range(PORT_TRIES):
@@ -116,6 +124,7 @@ class Launch:
         return True
 
     def _start(self, service: Service) -> None:
+        self._await_own_port(service)
         with self._choosing:
             port = self._ports.choose(service.name, service.wanted_port)
         if port != service.wanted_port:
@@ -128,6 +137,16 @@ class Launch:
         self._started.append(record)
         self._await_health(service, record)
         self._say(service, "healthy", f"after {time.monotonic() - began:.1f} s")
+
+    def _await_own_port(self, service: Service) -> None:
+        """Wait a little for the port it had: a process that was killed may not have let go of it yet.
+
+        Others know that address; moving at once would cut them off for good.
+        """
+        own = self._ports.get(service.name)
+        deadline = time.monotonic() + PORT_WAIT_S
+        while own is not None and not is_free(own) and time.monotonic() < deadline:
+            self._pause()
 
     def _await_health(self, service: Service, record: ProcessRecord) -> None:
         deadline = time.monotonic() + self._config.start_timeout_s

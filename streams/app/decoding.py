@@ -20,19 +20,15 @@ from tenacity import (
 )
 
 from routekeel.schemas.codec import Decoder
-from routekeel.schemas.errors import RegistryUnavailable, SchemaError, UnknownSchemaId
+from routekeel.schemas.errors import RegistryUnavailable, UnknownSchemaId
 from routekeel.schemas.records import ROUTER_LOGITS
 from routekeel.schemas.registry import SchemaRegistry
+from routekeel.streams.topology.decoding import decode_or_refuse
 from routekeel.streams.topology.records import Refusal
 
 log = logging.getLogger(__name__)
 
 _FRAME = struct.Struct(">bI")
-REFUSALS = {
-    "BadFraming": "bad_framing",
-    "BadBody": "bad_body",
-    "WrongRecord": "wrong_record",
-}
 
 
 class LogitsDecoder:
@@ -68,11 +64,8 @@ class LogitsDecoder:
         """The record's fields. Raises Refusal; asks nobody."""
         schema_id = _schema_id(value)
         if schema_id is not None and schema_id not in self._resolved:
-            raise Refusal("unknown_schema_id", f"the registry has no schema with id {schema_id}")
-        try:
-            return self._decoder.decode(value)
-        except SchemaError as error:
-            raise Refusal(REFUSALS.get(type(error).__name__, "bad_body"), str(error)) from error
+            raise Refusal("unknown_schema_id", str(UnknownSchemaId(schema_id)))
+        return decode_or_refuse(self._decoder, value)
 
 
 def _schema_id(value: bytes) -> int | None:
