@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from routekeel.streams.history.frames import telemetry_frame as telemetry_frame
+    from routekeel.streams.history.frames import weights_frame as weights_frame
     from routekeel.streams.sdk.config import SdkConfig as SdkConfig
     from routekeel.streams.sdk.producer import Producer as Producer
     from routekeel.streams.sdk.read import read_logits as read_logits
@@ -26,6 +28,8 @@ _HOMES = {
     "read_logits": "routekeel.streams.sdk.read",
     "read_telemetry": "routekeel.streams.sdk.read",
     "read_weights": "routekeel.streams.sdk.read",
+    "telemetry_frame": "routekeel.streams.history.frames",
+    "weights_frame": "routekeel.streams.history.frames",
 }
 __all__ = ["__version__", *sorted(_HOMES)]
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from routekeel.infra.local.stack import LocalStack
-from routekeel.schemas.tables import DEAD_LETTERS_TABLE, TELEMETRY_TABLE
+from routekeel.schemas.tables import DEAD_LETTERS_TABLE, TABLES, TELEMETRY_TABLE
 from routekeel.streams.history.sql import QueryFailed, QueryResult, run_query
 from routekeel.streams.history.store import apply_schema, connect
 from routekeel.streams.settings import Settings
@@ -28,6 +28,8 @@ from tests.stack.system import System
 from tests.unit.sink_records import START_MS, letter_fields, telemetry_fields
 
 pytestmark = pytest.mark.stack
+# The rows' times are fixed: with a TTL they would be gone one day.
+FOR_EVER = {table.name: 0 for table in TABLES}
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "SQL.md"
 RECIPE = re.compile(r"^## (\d+)\. (.+?)\n(.*?)```sql\n(.*?)```", re.M | re.S)
 RECIPES = {int(n): (title, text, query) for n, title, text, query in
@@ -61,7 +63,7 @@ def stored(local_stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) ->
     name = f"recipes-{seed % 10**6}"
     settings = System(local_stack, tmp_path_factory.mktemp("recipes"), name).settings
     client = connect(settings.clickhouse)
-    apply_schema(client, settings.clickhouse)
+    apply_schema(client, settings.clickhouse, FOR_EVER)
     records = [
         telemetry_fields(
             offset, layers=LAYERS, experts=EXPERTS, seed=seed, worker_id=f"w{offset % 3}",
