@@ -16,7 +16,7 @@ from tenacity import (
     AsyncRetrying,
     before_sleep_log,
     retry_if_exception_type,
-    wait_exponential_jitter,
+    wait_random_exponential,
 )
 
 from routekeel.schemas.codec import Decoder
@@ -47,7 +47,7 @@ class LogitsDecoder:
         for schema_id in ids - self._resolved:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(RegistryUnavailable),
-                wait=wait_exponential_jitter(initial=0.2, max=5.0),
+                wait=wait_random_exponential(multiplier=0.2, max=5.0),
                 before_sleep=before_sleep_log(log, logging.WARNING),
             ):
                 with attempt:

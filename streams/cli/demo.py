@@ -54,7 +54,7 @@ def demo(
 
 
 def say_what_next(state_dir: str, keep: bool) -> None:
-    """What to try after the demo."""
+    """What to try after the demo; all but `up` need the services to run."""
     command = "routekeel" if shutil.which("routekeel") else os.path.relpath(sys.argv[0])
     query = (
         "SELECT session_id, sum(winner_flips_base) AS flips FROM telemetry "
@@ -68,11 +68,13 @@ def say_what_next(state_dir: str, keep: bool) -> None:
         if keep
         else (f"{command} up", "the services alone"),
         (f'{command} sql "{query}"', "the most restless sessions"),
-        (f"{command} audit", "compares the log with the rows"),
+        (
+            f"{command} audit --replay --config {state_dir}/demo.yaml",
+            "computes everything again and compares every bit",
+        ),
     ]
-    page = f"{state_dir}/demo.html"
     stdout.print(
-        f"\nLook at [bold]{page}[/] in a browser; the figures are in {state_dir}/demo.json. Next:"
+        f"\nLook at [bold]{state_dir}/demo.html[/] in a browser; the figures are in {state_dir}/demo.json. Next:"
     )
     for line, meaning in following:
         stdout.print(f"  {line}\n      [dim]{meaning}[/]")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from rich.console import Console
 from rich.live import Live
 
@@ -123,13 +124,12 @@ def _start_children(
     settings: Settings, backend: Backend, state_dir: Path, options: DemoOptions, cleanup: ExitStack
 ) -> None:
     common = {"stack.state_dir": str(state_dir)}
-    worker_settings = {
-        **common,
-        "worker.token_rows_share": "1.0",
-        **_router_matrix(backend, state_dir),
-    }
+    worker = {"token_rows_share": 1.0, **_router_matrix(backend, state_dir)}
+    # What the worker runs with, for `routekeel audit --replay --config`.
+    (state_dir / "demo.yaml").write_text(yaml.safe_dump({"worker": worker}), encoding="utf-8")
+    flags = {f"worker.{name}": json.dumps(value) for name, value in worker.items()}
     children = [
-        Child("worker", state_dir, worker_settings, outlive=options.keep),
+        Child("worker", state_dir, {**common, **flags}, outlive=options.keep),
         Child("sink", state_dir, {**common, "sink.batch_interval_s": "0.3"}, outlive=options.keep),
     ]
     for child in children:
@@ -138,7 +138,7 @@ def _start_children(
         wait_until_ready(child, state_dir, READY_TIMEOUT_S)
 
 
-def _router_matrix(backend: Backend, state_dir: Path) -> dict[str, str]:
+def _router_matrix(backend: Backend, state_dir: Path) -> dict[str, Any]:
     """The model's W·Wᵀ in a file, so that hidden-space G and flip distance can be derived."""
     if not backend.capabilities.router_matrix:
         return {}
@@ -146,7 +146,7 @@ def _router_matrix(backend: Backend, state_dir: Path) -> dict[str, str]:
     facts = backend.facts
     np.savez(path, layers=np.array(facts.layers, np.int32), gram=backend.router_gram())
     row = {"model": facts.model, "model_revision": facts.model_revision, "path": str(path)}
-    return {"worker.router_matrices": json.dumps([row])}
+    return {"router_matrices": [row]}
 
 
 def open_backend(name: str, console: Console) -> Backend:

@@ -164,7 +164,6 @@ class WorkerSettings(Section):
     stall_timeout_s: float = Field(
         60.0, gt=0, description="End the process when lag grows and nothing is applied."
     )
-    standby_replicas: int = Field(0, ge=0)
     router_matrices: tuple[RouterMatrixSettings, ...] = ()
 
 

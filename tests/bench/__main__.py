@@ -1,4 +1,5 @@
-"""`make benchmark`: this app against a plain loop and stock Faust, in one run on the real broker.
+"""`make benchmark`: this app against a plain loop and stock Faust, in one run on the real broker, and
+what the producer SDK costs its caller.
 
 Every contender reads the same events and writes the same outputs, one process each, one after the
 other. Prints medians with the spread, and writes .routekeel/benchmark.json.
@@ -25,6 +26,7 @@ from routekeel.infra.local.stack import LocalStack, StackConfig
 from routekeel.streams.settings import Settings, load_settings
 from routekeel.streams.topics import ensure_topics
 
+from . import sdk_emit
 from .load import Shape, write_events
 
 CONTENDERS = ("routekeel", "loop", "faust")
@@ -153,6 +155,7 @@ def main() -> None:
                     arguments.repeats,
                 )
             ]
+            emit = sdk_emit.run(arguments.repeats, stack)
         finally:
             stack.down()
     versions = {
@@ -161,6 +164,7 @@ def main() -> None:
     }
     report = {
         "cases": cases,
+        "sdk_emit": emit,
         "versions": versions,
         "python": platform.python_version(),
         "cpus": os.cpu_count(),
@@ -168,6 +172,7 @@ def main() -> None:
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print_cases(cases)
+    sdk_emit.print_cases(emit)
 
 
 if __name__ == "__main__":

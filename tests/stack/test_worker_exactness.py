@@ -43,7 +43,7 @@ def test_kill_and_restart_is_exact(system: MakeSystem, store: str, tmp_path: Pat
             "worker", **{"worker.checkpoint_interval_s": 0.1, "worker.batch_records_max": 100}
         )
         before = end_of(settings, settings.topics.telemetry)
-        goal = before + rng.randint(1, 900)
+        goal = before + rng.randint(1, 400)
         wait_until(
             lambda g=goal: end_of(settings, settings.topics.telemetry) >= g,
             "outputs",

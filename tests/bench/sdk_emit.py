@@ -1,0 +1,197 @@
+"""What `emit_logits` costs the engine's thread: broker healthy, absent, and accepting but silent.
+
+`python -m tests.bench.sdk_emit` prints medians and tails beside a plain copy of the same bytes, each
+scenario in a process of its own: a tight loop, where the byte budget fills and chunks are dropped,
+and 2,000 emits a second, as an engine does it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from confluent_kafka.admin import AdminClient, NewTopic
+from rich.console import Console
+from rich.table import Table
+
+from routekeel.infra.local.stack import LocalStack, StackConfig
+
+SHAPE = (8, 48, 16)  # 12,288 bytes of float16
+TIGHT, PACED, RATE = 20_000, 6_000, 2_000
+WARM_UP = 2_000
+TOPIC = "bench.emit"
+SCENARIOS = ("healthy", "no broker", "hanging broker")
+console = Console(stderr=True)
+
+
+def percentiles(ns: list[int]) -> dict[str, float]:
+    """p50, p99 and p99.9 in µs."""
+    names = ("p50_us", "p99_us", "p999_us")
+    if not ns:
+        return dict.fromkeys(names, float("nan"))
+    values = np.percentile(np.array(ns) / 1e3, [50, 99, 99.9])
+    return {name: float(value) for name, value in zip(names, values, strict=True)}
+
+
+def child(servers: str, registry: str, topic: str) -> dict[str, Any]:
+    """Measure one scenario in this process."""
+    from routekeel import Producer
+
+    rng = np.random.default_rng(0)
+    logits = [rng.normal(size=SHAPE).astype("<f2") for _ in range(64)]
+
+    def producer_of() -> Any:
+        # A fixed schema id: without a broker there may be no registry either.
+        names = {"model": "bench", "backend": "bench", "top_k": 2, "schema_id": 1}
+        return Producer(bootstrap_servers=servers, registry_url=registry, topic=topic, **names)
+
+    producer = producer_of()
+    clock = time.perf_counter_ns
+    accepted: list[int] = []
+    dropped: list[int] = []
+    copied: list[int] = []
+    paced: list[int] = []
+    for index in range(WARM_UP + TIGHT):
+        chunk = logits[index % 64]
+        before = clock()
+        taken = producer.emit_logits("session", chunk, position_start=8 * index)
+        cost = clock() - before
+        if index >= WARM_UP:
+            (accepted if taken else dropped).append(cost)
+    for index in range(WARM_UP + TIGHT):
+        chunk = logits[index % 64]
+        before = clock()
+        _ = chunk.tobytes()
+        cost = clock() - before
+        if index >= WARM_UP:
+            copied.append(cost)
+    producer.close(5.0)
+    producer = producer_of()
+    for index in range(WARM_UP // 10):
+        producer.emit_logits("paced", logits[index % 64], position_start=8 * index)
+    started = clock()
+    for index in range(PACED):
+        due = started + index * 1_000_000_000 // RATE
+        while clock() < due:
+            pass  # waiting by sleeping would measure the processor's wake-up, not the emit
+        before = clock()
+        producer.emit_logits("paced", logits[index % 64], position_start=8 * index)
+        paced.append(clock() - before)
+    producer.close(1.0)
+    return {
+        "tight": percentiles(accepted + dropped),
+        "accepted": len(accepted),
+        "dropped": len(dropped),
+        "tight_accepted": percentiles(accepted),
+        "tight_dropped": percentiles(dropped),
+        "paced": percentiles(paced),
+        "copy": percentiles(copied),
+    }
+
+
+def hanging() -> socket.socket:
+    """A server that accepts and never says a word."""
+    server = socket.create_server(("127.0.0.1", 0))
+    kept: list[socket.socket] = []
+
+    def accept() -> None:
+        while True:
+            try:
+                kept.append(server.accept()[0])
+            except OSError:
+                return
+
+    threading.Thread(target=accept, daemon=True).start()
+    return server
+
+
+def run_child(servers: str, registry: str) -> dict[str, Any]:
+    """One scenario in a fresh process."""
+    line = [sys.executable, "-m", "tests.bench.sdk_emit", "--child", servers, registry]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ROUTEKEEL_")}
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise SystemExit(done.stderr[-3000:])
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def run(repeats: int, stack: LocalStack) -> dict[str, Any]:
+    """All scenarios, the repeat with the median tight loop of each: {"shape", "cases": [...]}."""
+    endpoints = stack.up(("kafka", "registry"))
+    admin = AdminClient({"bootstrap.servers": endpoints.kafka_bootstrap})
+    admin.create_topics([NewTopic(TOPIC, 4, 1)])[TOPIC].result(30)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        nobody = f"127.0.0.1:{probe.getsockname()[1]}"
+    server = hanging()
+    silent = f"127.0.0.1:{server.getsockname()[1]}"
+    addresses = dict(zip(SCENARIOS, (endpoints.kafka_bootstrap, nobody, silent), strict=True))
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in SCENARIOS}
+    for _ in range(repeats):
+        for name in SCENARIOS:
+            runs[name].append(run_child(addresses[name], endpoints.registry_url))
+            console.print(f"  {name:<15} {runs[name][-1]['tight']['p50_us']:6.1f} µs")
+    server.close()
+    cases = []
+    for name in SCENARIOS:
+        ordered = sorted(runs[name], key=lambda one: one["tight"]["p50_us"])
+        cases.append({"broker": name, **ordered[len(ordered) // 2]})
+    return {"bytes": 2 * int(np.prod(SHAPE)), "rate": RATE, "cases": cases}
+
+
+def print_cases(report: dict[str, Any]) -> None:
+    """The table for people: p50 / p99 / p99.9 in µs."""
+    table = Table(title=f"emit_logits, {report['bytes']:,} bytes, µs: p50 / p99 / p99.9", box=None)
+    for name in (
+        "broker",
+        "tight loop",
+        "accepted",
+        "dropped",
+        "2,000/s",
+        "plain copy",
+        "× healthy",
+    ):
+        table.add_column(name, justify="left" if name == "broker" else "right")
+    healthy = report["cases"][0]["tight"]["p50_us"]
+    for case in report["cases"]:
+        cells = [
+            " / ".join(f"{case[k][p]:.1f}" for p in ("p50_us", "p99_us", "p999_us"))
+            for k in ("tight", "tight_accepted", "tight_dropped", "paced", "copy")
+        ]
+        table.add_row(case["broker"], *cells, f"{case['tight']['p50_us'] / healthy:.2f}")
+    Console().print(table)
+
+
+def main() -> None:
+    """Parse the arguments; with --child, measure and print one JSON line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.sdk_emit", description=__doc__)
+    parser.add_argument("--child", nargs=2, metavar=("SERVERS", "REGISTRY"))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(child(*arguments.child, TOPIC)))
+        return
+    with tempfile.TemporaryDirectory(prefix="routekeel-bench-") as folder:
+        stack = LocalStack(StackConfig(state_dir=Path(folder) / "stack"))
+        try:
+            report = run(arguments.repeats, stack)
+        finally:
+            stack.down()
+    if arguments.json:
+        print(json.dumps(report))
+    else:
+        print_cases(report)
+
+
+if __name__ == "__main__":
+    main()
