@@ -87,6 +87,14 @@ logger.config.level = warn
 """
 
 
+def new_cluster_id() -> str:
+    """A random id in Kafka's form; none begins with '-', which the storage tool takes for an option."""
+    while True:
+        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not text.startswith("-"):
+            return text
+
+
 class KafkaNode:
     """Prepares, formats and describes the broker's process; its parent starts and ends it."""
 
@@ -129,7 +137,7 @@ class KafkaNode:
         return [str(java.executable), *options, *settings, "-cp", f"{jars}{os.sep}*"]
 
     def _format(self, java: Java, jars: Path) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        cluster = new_cluster_id()
         tool = self._java(java, jars, ["-Xmx128m", "-XX:TieredStopAtLevel=1"])
         tool += ["kafka.tools.StorageTool", "format", "--ignore-formatted"]
         tool += ["-t", cluster, "-c", "server.properties"]

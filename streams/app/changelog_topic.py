@@ -7,9 +7,10 @@ Reading is librdkafka's work and not Faust's table recovery: that one applies re
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -99,10 +100,11 @@ def _read(
     return reader.records
 
 
-class ChangelogWriter:
-    """Writes checkpoints; `write` blocks until the broker has acknowledged every record."""
+class ChangelogTopic:
+    """The changelog on the broker; the waiting is done in threads."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._topic = changelog_topic(settings)
         self._producer = Producer(
             settings.kafka.client_config()
@@ -116,8 +118,21 @@ class ChangelogWriter:
             }
         )
 
-    def write(self, partition: int, records: Iterable[ChangelogRecord]) -> tuple[int, int]:
-        """Returns (offset of the last record, bytes written). Raises KafkaException when one failed."""
+    async def recover(self, partition: int, store: StateStore) -> int:
+        """Bring a store up to the end of its changelog; how many records were read."""
+
+        def progress(done: int, total: int) -> None:
+            log.info("recovering partition %d: %d of %d changelog records", partition, done, total)
+
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, recover, self._settings, partition, store, progress)
+
+    async def write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
+        """Write a checkpoint: (offset of the last record, bytes). Raises KafkaException when one failed."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, self._write, partition, records)
+
+    def _write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
         failures: list[KafkaError] = []
         last_offset = -1
         size = 0

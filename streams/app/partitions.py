@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from routekeel.streams.app.changelog_topic import ChangelogWriter, recover
 from routekeel.streams.app.metrics import WorkerMetrics
-from routekeel.streams.settings import Settings
-from routekeel.streams.topology.changelog import StateStore
+from routekeel.streams.topology.changelog import ChangelogRecord, StateStore
 from routekeel.streams.topology.partition import PartitionProcessor
 from routekeel.streams.topology.records import Source
 
@@ -32,6 +31,18 @@ class OwnedPartition:
     checkpoint_due: float = 0.0
 
 
+class StateLog(Protocol):
+    """The changelog of every partition, as the partitions see it."""
+
+    async def recover(self, partition: int, store: StateStore) -> int:
+        """Bring a store up to the end of its changelog; how many records were read."""
+        ...
+
+    async def write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
+        """Write a checkpoint durably: (offset of its last record, bytes)."""
+        ...
+
+
 StoreFactory = Callable[[int], StateStore]
 ProcessorFactory = Callable[[Source, StateStore], PartitionProcessor]
 
@@ -41,18 +52,19 @@ class Partitions:
 
     def __init__(
         self,
-        settings: Settings,
+        topic: str,
+        state_log: StateLog,
         new_store: StoreFactory,
         new_processor: ProcessorFactory,
         metrics: WorkerMetrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings = settings
+        self._topic = topic
+        self._state_log = state_log
         self._new_store = new_store
         self._new_processor = new_processor
         self._metrics = metrics
         self._clock = clock
-        self._writer = ChangelogWriter(settings)
         self._stores: dict[int, StateStore] = {}
         self._owned: dict[int, asyncio.Task[OwnedPartition]] = {}
         self.topic_id = ""
@@ -114,9 +126,7 @@ class Partitions:
         started = self._clock()
         applied = processor.watermark.applied_offset
         records = processor.checkpoint()
-        position, size = await asyncio.get_running_loop().run_in_executor(
-            None, self._writer.write, processor.source.partition, records
-        )
+        position, size = await self._state_log.write(processor.source.partition, records)
         processor.checkpointed(position)
         owned.durable_offset = applied
         self._metrics.checkpoints.inc()
@@ -128,14 +138,8 @@ class Partitions:
         store = self._stores.get(partition)
         if store is None:
             store = self._stores[partition] = self._new_store(partition)
-
-        def progress(done: int, total: int) -> None:
-            log.info("recovering partition %d: %d of %d changelog records", partition, done, total)
-
-        records = await asyncio.get_running_loop().run_in_executor(
-            None, recover, self._settings, partition, store, progress
-        )
-        source = Source(self._settings.topics.logits, self.topic_id, partition)
+        records = await self._state_log.recover(partition, store)
+        source = Source(self._topic, self.topic_id, partition)
         processor = self._new_processor(source, store)
         elapsed = self._clock() - started
         self._metrics.recoveries.inc()

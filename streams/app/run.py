@@ -20,17 +20,19 @@ from routekeel.schemas.codec import Encoder
 from routekeel.schemas.errors import RegistryUnavailable
 from routekeel.schemas.records import DEAD_LETTER, ROUTER_LOGITS, TELEMETRY, WEIGHTS
 from routekeel.schemas.registry import SchemaIds, subject_of
+from routekeel.streams.app.changelog_topic import ChangelogTopic
 from routekeel.streams.app.decoding import LogitsDecoder
 from routekeel.streams.app.faust_app import create_app
 from routekeel.streams.app.lag import LagWatch
 from routekeel.streams.app.metrics import WorkerMetrics
+from routekeel.streams.app.output import OutputProducer
 from routekeel.streams.app.partitions import Partitions
 from routekeel.streams.app.rocksdb_store import RocksDbStore
 from routekeel.streams.app.web import exercise_controller, serve, web_app
 from routekeel.streams.app.worker import StreamWorker
 from routekeel.streams.errors import ConfigurationError, RoutekeelError, ServiceUnavailable
 from routekeel.streams.settings import Settings
-from routekeel.streams.topics import changelog_topic, require
+from routekeel.streams.topics import changelog_topic, describe, require
 from routekeel.streams.topology.changelog import MemoryStore, StateStore
 from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.from_settings import topology_config
@@ -177,9 +179,20 @@ def _assemble(
     def new_processor(source: Source, store: StateStore) -> PartitionProcessor:
         return PartitionProcessor(source, config, decoder.decode, builder, store)
 
-    partitions = Partitions(settings, new_store, new_processor, metrics)
+    async def topic_id() -> str:
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(None, describe, settings, [topics.logits])
+        return found[topics.logits].topic_id if topics.logits in found else ""
+
+    partitions = Partitions(
+        topics.logits, ChangelogTopic(settings), new_store, new_processor, metrics
+    )
     app = create_app(settings, lambda topic, partition: partitions.committable(partition))
-    return StreamWorker(settings, app, partitions, decoder, dead_letter, metrics), partitions
+    output = OutputProducer(settings)
+    worker = StreamWorker(
+        settings, app, partitions, decoder, output, dead_letter, metrics, topic_id
+    )
+    return worker, partitions
 
 
 async def _watch(

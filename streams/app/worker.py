@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import faust
 from faust.types import TP
@@ -19,10 +19,8 @@ from faust.types import TP
 from routekeel.schemas.codec import Encoder
 from routekeel.streams.app.decoding import LogitsDecoder
 from routekeel.streams.app.metrics import WorkerMetrics
-from routekeel.streams.app.output import OutputProducer
 from routekeel.streams.app.partitions import OwnedPartition, Partitions
 from routekeel.streams.settings import Settings
-from routekeel.streams.topics import describe
 from routekeel.streams.topology.dead_letter import dead_letter_fields
 from routekeel.streams.topology.records import BatchResult, SourceRecord
 
@@ -41,6 +39,26 @@ class Moment(NamedTuple):
         return cls(time.monotonic(), time.process_time())
 
 
+class Output(Protocol):
+    """Where outputs and dead letters go (app/output.py)."""
+
+    def send(self, topic: str, partition: int, key: bytes | None, value: bytes) -> None:
+        """Hand one record over. Raises BufferError when there is no room."""
+        ...
+
+    async def room(self) -> None:
+        """Wait for room."""
+        ...
+
+    async def durable(self) -> None:
+        """Wait until everything handed over is acknowledged."""
+        ...
+
+    def poll(self) -> None:
+        """Raise what failed since."""
+        ...
+
+
 class StreamWorker:
     """Connects the Faust app with the partitions. `failed` is set once, with the reason."""
 
@@ -50,8 +68,11 @@ class StreamWorker:
         app: faust.App,
         partitions: Partitions,
         decoder: LogitsDecoder,
+        output: Output,
         encode_dead_letter: Encoder,
         metrics: WorkerMetrics,
+        current_topic_id: Callable[[], Awaitable[str]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
         self.app = app
@@ -59,11 +80,13 @@ class StreamWorker:
         self.metrics = metrics
         self._decoder = decoder
         self._encode_dead_letter = encode_dead_letter
-        self._output = OutputProducer(settings)
+        self._output = output
+        self._current_topic_id = current_topic_id
+        self._clock = clock
         self._busy = asyncio.Lock()
         self._starting: list[asyncio.Future[None]] = []
         self.failed: asyncio.Future[BaseException] = asyncio.get_event_loop().create_future()
-        self.progress_at = time.monotonic()
+        self.progress_at = clock()
         self.records_applied = 0
         self.first_batch: Moment | None = None
         self.last_durable: Moment | None = None
@@ -95,7 +118,7 @@ class StreamWorker:
 
     async def _assigned(self, app: Any, assigned: set[TP], **_: Any) -> None:
         mine = {tp.partition for tp in assigned if tp.topic == self.settings.topics.logits}
-        topic_id = await self.current_topic_id()
+        topic_id = await self._current_topic_id()
         self.partitions.assign(mine, topic_id)
         self._start_all(mine)
 
@@ -131,14 +154,6 @@ class StreamWorker:
         except BaseException as error:
             self.fail(error)
 
-    async def current_topic_id(self) -> str:
-        """Kafka's id of the logits topic now."""
-        name = self.settings.topics.logits
-        found = await asyncio.get_running_loop().run_in_executor(
-            None, describe, self.settings, [name]
-        )
-        return found[name].topic_id if name in found else ""
-
     async def _on_batch(self, tp: TP, records: Sequence[Any]) -> None:
         owned = await self.partitions.get(tp.partition)
         if owned is None:
@@ -160,7 +175,7 @@ class StreamWorker:
             self.metrics.batch_records.observe(len(batch))
             self.metrics.count(result.counts)
             await self._send(owned, result)
-            self.progress_at = time.monotonic()
+            self.progress_at = self._clock()
             self.records_applied += result.counts.records - result.counts.skipped
             if self._due(owned):
                 await self._checkpoint_all()
@@ -168,7 +183,7 @@ class StreamWorker:
     async def _contiguous(self, tp: TP, owned: OwnedPartition, first: int, last: int) -> bool:
         """Whether the batch can be applied as it is; seeks to the right place where it cannot."""
         applied = owned.processor.watermark.applied_offset
-        topic_id = await self.current_topic_id()
+        topic_id = await self._current_topic_id()
         if topic_id != owned.processor.source.topic_id:
             # Offsets of another log: start over from what the changelog knows, under the new id.
             log.warning("topic %s was recreated while it was being read", tp.topic)
@@ -232,7 +247,7 @@ class StreamWorker:
     def _due(self, owned: OwnedPartition) -> bool:
         worker = self.settings.worker
         return (
-            time.monotonic() >= owned.checkpoint_due
+            self._clock() >= owned.checkpoint_due
             or owned.processor.dirty_bytes >= worker.checkpoint_bytes_max
         )
 
@@ -251,6 +266,6 @@ class StreamWorker:
             for owned in dirty:
                 await self.partitions.checkpoint(owned)
             self.last_durable = Moment.now()
-        due = time.monotonic() + self.settings.worker.checkpoint_interval_s
+        due = self._clock() + self.settings.worker.checkpoint_interval_s
         for owned in ready.values():
             owned.checkpoint_due = due

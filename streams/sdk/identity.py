@@ -53,7 +53,7 @@ def request_head(
         ("worker_id", worker_id),
     ):
         check_text(name, value)
-    check_integer("producer_epoch", producer_epoch, 0, LONG_MAX)
+    epoch = check_integer("producer_epoch", producer_epoch, 0, LONG_MAX)
     return head(
         schema_id,
         session_id,
@@ -62,7 +62,7 @@ def request_head(
         model_revision,
         backend,
         worker_id,
-        int(producer_epoch),
+        epoch,
     )
 
 
@@ -72,12 +72,12 @@ def chunk_moment(event_time_us: int, phase: str, position_start: int) -> bytes:
         type(event_time_us) is not int
         or not EVENT_TIME_US_MIN <= event_time_us <= EVENT_TIME_US_MAX
     ):
-        check_integer("event_time_us", event_time_us, EVENT_TIME_US_MIN, EVENT_TIME_US_MAX)
-        event_time_us = int(event_time_us)
+        event_time_us = check_integer(
+            "event_time_us", event_time_us, EVENT_TIME_US_MIN, EVENT_TIME_US_MAX
+        )
     code = PHASES.get(phase) if type(phase) is str else None
     if code is None:
         raise Refused(INVALID_FIELD, f"phase is {phase!r}, it is one of {', '.join(PHASES)}")
     if type(position_start) is not int or not 0 <= position_start <= LONG_MAX:
-        check_integer("position_start", position_start, 0, LONG_MAX)
-        position_start = int(position_start)
+        position_start = check_integer("position_start", position_start, 0, LONG_MAX)
     return _times.encode(event_time_us) + code + long(position_start)

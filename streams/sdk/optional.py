@@ -66,7 +66,8 @@ def optional_tail(shape: tuple[int, ...], fields: Mapping[str, Any]) -> bytes:
     steps, layers = shape[0], shape[1]
     for name, value in out.items():
         if name in _INTEGERS:
-            check_integer(name, value, _INTEGERS[name], INT_MAX if name in _INTS else LONG_MAX)
+            high = INT_MAX if name in _INTS else LONG_MAX
+            out[name] = check_integer(name, value, _INTEGERS[name], high)
         elif name == "judge_score":
             _check_finite(name, value)
         elif name == "task_type":
@@ -95,14 +96,15 @@ _INTEGERS = {"vocabulary_size": 2, "latency_us": 0, "applied_policy_version": 0}
 _INTS = frozenset({"vocabulary_size"})
 
 
-def check_integer(name: str, value: Any, low: int, high: int) -> None:
-    """Raise Refused unless `value` is an integer within [low, high]."""
+def check_integer(name: str, value: Any, low: int, high: int) -> int:
+    """`value` as int. Raises Refused unless it is a whole number within [low, high]."""
     try:
         good = low <= value <= high and int(value) == value
     except Exception:  # no number, or no single one
         good = False
     if not good:
         raise Refused(INVALID_FIELD, f"{name} is {value!r}, it must be an integer {low}…{high}")
+    return int(value)
 
 
 def check_text(name: str, value: Any) -> None:
@@ -202,21 +204,20 @@ def _probe(probe: Mapping[str, Any], steps: int) -> dict[str, Any]:
     if missing:
         raise Refused(INVALID_FIELD, f"probe lacks {', '.join(sorted(missing))}")
     layers = tuple(_numbers("probe layers", probe["layers"]).ravel().tolist())
-    for layer in layers:
-        check_integer("probe layer", layer, 0, INT_MAX)
-    check_integer("probe step", probe["step"], 0, steps - 1)
-    check_integer("probe directions", probe["directions"], 1, INT_MAX)
+    layer_ids = [check_integer("probe layer", layer, 0, INT_MAX) for layer in layers]
+    step = check_integer("probe step", probe["step"], 0, steps - 1)
+    directions = check_integer("probe directions", probe["directions"], 1, INT_MAX)
     check_text("probe basis_id", probe["basis_id"])
     _check_finite("probe epsilon", probe["epsilon"])
     if not 0 < probe["epsilon"] < 1:
         raise Refused(INVALID_FIELD, "probe epsilon must be within (0, 1)")
-    cells = (len(layers), int(probe["directions"]))
+    cells = (len(layers), directions)
     out = dict(
         probe,
-        step=int(probe["step"]),
-        layers=[int(layer) for layer in layers],
+        step=step,
+        layers=layer_ids,
         epsilon=float(probe["epsilon"]),
-        directions=cells[1],
+        directions=directions,
     )
     for name in ("dx_norm", "dw_norm", "dy_norm"):
         out[name] = _matrix(f"probe {name}", probe[name], cells)

@@ -102,8 +102,7 @@ class Sender:
                 if sequence is None:
                     sequence = session.sequence
                 else:
-                    check_integer("sequence", sequence, 0, LONG_MAX)
-                    sequence = int(sequence)
+                    sequence = check_integer("sequence", sequence, 0, LONG_MAX)
                 dropped = session.dropped + sessions.unreported
                 self.outbox.send(
                     b"".join((session.head, long(sequence), *body, long(dropped))), session.key

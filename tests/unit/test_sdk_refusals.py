@@ -123,6 +123,12 @@ def test_a_refused_chunk_takes_no_number(producer: Producer) -> None:
     assert session.sequence == 1
 
 
+@pytest.mark.parametrize("name", ["latency_us", "vocabulary_size", "applied_policy_version"])
+def test_a_whole_number_is_an_integer_whatever_its_type(producer: Producer, name: str) -> None:
+    assert all(emit(producer, name, value) for value in (3, 3.0, np.float32(3), np.int16(3)))
+    assert not emit(producer, name, 3.5)
+
+
 @given(
     st.sampled_from([name for name, _, _ in BAD] + ["logits"]),
     st.recursive(
