@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,16 +18,14 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from routekeel.schemas.codec import Decoder
-from routekeel.schemas.errors import RegistryUnavailable, UnknownSchemaId
+from routekeel.schemas.codec import Decoder, schema_id_of
+from routekeel.schemas.errors import BadFraming, RegistryUnavailable, UnknownSchemaId
 from routekeel.schemas.records import ROUTER_LOGITS
 from routekeel.schemas.registry import SchemaRegistry
 from routekeel.streams.topology.decoding import decode_or_refuse
 from routekeel.streams.topology.records import Refusal
 
 log = logging.getLogger(__name__)
-
-_FRAME = struct.Struct(">bI")
 
 
 class LogitsDecoder:
@@ -69,6 +66,7 @@ class LogitsDecoder:
 
 
 def _schema_id(value: bytes) -> int | None:
-    if len(value) < _FRAME.size or value[0] != 0:
+    try:
+        return schema_id_of(value)
+    except BadFraming:
         return None
-    return int(_FRAME.unpack_from(value)[1])

@@ -129,15 +129,17 @@ class StreamWorker:
 
     async def _revoked(self, app: Any, revoked: set[TP], **_: Any) -> None:
         mine = {tp.partition for tp in revoked if tp.topic == self.settings.topics.logits}
-        try:
-            async with self._busy:
+        # In one go: a checkpoint between the two would write into the store that the next
+        # assignment reads from.
+        async with self._busy:
+            try:
                 await self._checkpoint_all(only=mine)
-        except Exception:
-            log.warning(
-                "no last checkpoint before giving partitions up; the next owner repeats a little",
-                exc_info=True,
-            )
-        await self.partitions.revoke(mine)
+            except Exception as error:
+                log.warning(
+                    "no last checkpoint before giving partitions up (%s); the next owner repeats a little",
+                    error,
+                )
+            await self.partitions.revoke(mine)
 
     async def _start_at_watermark(self, partition: int) -> None:
         """The position is the watermark's, whatever the group committed."""
@@ -187,9 +189,10 @@ class StreamWorker:
         if topic_id != owned.processor.source.topic_id:
             # Offsets of another log: start over from what the changelog knows, under the new id.
             log.warning("topic %s was recreated while it was being read", tp.topic)
-            mine = self.partitions.assigned
-            await self.partitions.revoke(mine)
-            self.partitions.assign(mine, topic_id)
+            async with self._busy:
+                mine = self.partitions.assigned
+                await self.partitions.revoke(mine)
+                self.partitions.assign(mine, topic_id)
             self._start_all(mine)
             return False
         if first <= applied:

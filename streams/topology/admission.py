@@ -35,12 +35,13 @@ def admit(session: Session, chunk: LogitsChunk, requests_max: int) -> Admission:
     recently used entry goes first.
     """
     tokens, n_layers = chunk.steps, len(chunk.layers)
+    if chunk.layers != session.layers:
+        # Before the repeats: a number that was used twice may come with layers never seen.
+        extend_layers(session, chunk.layers)
     repeat, sequences_missing = _sequence(session, chunk, requests_max)
     if repeat:
         return Admission(np.zeros((tokens, n_layers), np.uint8), tokens * n_layers, 0, 0, 0)
     request = _request(session, chunk.request_id, requests_max)
-    if chunk.layers != session.layers:
-        extend_layers(session, chunk.layers)
     last = chunk.position_start + tokens - 1
     if request.by_layer is None and chunk.layers == session.layers:
         known = request.position

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple
-
-from faust.types import TP
 
 from routekeel.schemas.codec import Encoder
 from routekeel.schemas.records import DEAD_LETTER, TELEMETRY, WEIGHTS
@@ -18,31 +17,16 @@ from routekeel.streams.app.metrics import WorkerMetrics
 from routekeel.streams.app.partitions import Partitions
 from routekeel.streams.app.worker import StreamWorker
 from routekeel.streams.settings import Settings
-from routekeel.streams.topology.changelog import (
-    ChangelogReader,
-    ChangelogRecord,
-    MemoryStore,
-    StateStore,
-)
+from routekeel.streams.topology.changelog import MemoryStore, StateStore
 from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.outputs import OutputBuilder
 from routekeel.streams.topology.partition import PartitionProcessor
 from routekeel.streams.topology.records import Source
 from tests.simulation.broker import TOPIC_ID, Broker
+from tests.simulation.edges import TP, FetchedRecord, SimFaust, SimOutput, SimStateLog
 from tests.simulation.turns import Process
 
 QUEUE_MAX = 6
-BUFFER_MAX = 40
-
-
-class FetchedRecord(NamedTuple):
-    """A record as the fetcher gives it."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Any
 
 
 class Faults(NamedTuple):
@@ -51,106 +35,6 @@ class Faults(NamedTuple):
     gap: float = 0.0
     repeat: float = 0.0
     send_error: float = 0.0
-
-
-class SimOutput:
-    """The producer: records wait in the client and reach the broker some time, in order."""
-
-    def __init__(self, process: Process, broker: Broker, rng: random.Random) -> None:
-        self._process, self._broker, self._rng = process, broker, rng
-        self.buffered: deque[tuple[str, int, bytes | None, bytes]] = deque()
-        self.error_share = 0.0
-
-    def send(self, topic: str, partition: int, key: bytes | None, value: bytes) -> None:
-        if len(self.buffered) >= BUFFER_MAX:
-            raise BufferError
-        self.buffered.append((topic, partition, key, value))
-
-    def deliver(self, count: int) -> None:
-        """So many arrive."""
-        for _ in range(min(count, len(self.buffered))):
-            self._broker.append_output(*self.buffered.popleft())
-
-    def poll(self) -> None:
-        self.deliver(self._rng.randint(0, 2))
-
-    async def room(self) -> None:
-        await self._process.turn("room")
-        self.deliver(self._rng.randint(1, 10))
-
-    async def durable(self) -> None:
-        while self.buffered:
-            await self._process.turn("flush outputs")
-            if self._rng.random() < self.error_share:
-                raise OSError("the broker refuses an output")
-            self.deliver(self._rng.randint(0, 8))
-        await self._process.turn("outputs are durable")
-
-
-class SimStateLog:
-    """The changelog: read at recovery, written record by record."""
-
-    def __init__(self, process: Process, broker: Broker, rng: random.Random) -> None:
-        self._process, self._broker, self._rng = process, broker, rng
-        self.writing: tuple[int, deque[ChangelogRecord]] | None = None
-
-    async def recover(self, partition: int, store: StateStore) -> int:
-        await self._process.turn(f"recover {partition}")
-        reader = ChangelogReader(store)
-        log = self._broker.changelog[partition]
-        high = len(log)  # what comes after this was asked is not waited for
-        for offset in range(store.position + 1, high):
-            if self._rng.random() < 0.1:
-                await self._process.turn(f"recover {partition} at {offset}")
-            record = log[offset]
-            reader.feed(offset, record.key, record.value, record.headers)
-        return reader.records
-
-    async def write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
-        log = self._broker.changelog[partition]
-        rest = deque(records)
-        self.writing = (partition, rest)
-        while rest:
-            if self._rng.random() < 0.3:
-                await self._process.turn(f"checkpoint {partition}")
-            log.append(rest.popleft())
-        position = len(log) - 1
-        await self._process.turn(f"checkpoint {partition} acknowledged")
-        self.writing = None
-        return position, 0
-
-
-class SimFaust:
-    """What StreamWorker uses of a Faust app, with Faust's bad habits on request."""
-
-    def __init__(self, member: Member) -> None:
-        self._member = member
-        self.consumer = self
-        self.on_partitions_assigned = SimpleNamespace(connect=self._connect("assigned"))
-        self.on_partitions_revoked = SimpleNamespace(connect=self._connect("revoked"))
-        self.callbacks: dict[str, Callable[..., Any]] = {}
-        self.consume: Callable[..., Any] | None = None
-
-    def _connect(self, name: str) -> Callable[[Any], None]:
-        return lambda callback: self.callbacks.__setitem__(name, callback)
-
-    def topic(self, *_: Any, **__: Any) -> None: ...
-
-    def agent(self, *_: Any, **__: Any) -> Callable[[Any], None]:
-        return lambda function: setattr(self, "consume", function)
-
-    async def seek(self, tp: TP, offset: int) -> None:
-        await self._member.process.turn(f"seek {tp.partition} to {offset}")
-        if tp.partition in self._member.assigned:
-            self._member.positions[tp.partition] = offset
-
-    async def position(self, tp: TP) -> int | None:
-        await self._member.process.turn("position")
-        return self._member.positions.get(tp.partition)
-
-    async def earliest_offsets(self, tp: TP) -> dict[TP, int]:
-        await self._member.process.turn("earliest offsets")
-        return {tp: 0}
 
 
 class Member:
@@ -176,6 +60,7 @@ class Member:
         self.state_log = SimStateLog(process, broker, rng)
         self.faust = SimFaust(self)
         self.rebalancing = False
+        self.one_at_a_time = asyncio.Lock()
         decoder = LogitsDecoder(ids)
         self._direct_look_ups(decoder)
         builder = OutputBuilder(
@@ -271,18 +156,20 @@ class Member:
     async def revoke(self) -> None:
         """Give up everything."""
         self.rebalancing = True
-        gone = {TP(self.settings.topics.logits, p) for p in self.assigned}
-        await self.faust.callbacks["revoked"](self.faust, gone)
-        self.assigned = set()
+        async with self.one_at_a_time:
+            gone = {TP(self.settings.topics.logits, p) for p in self.assigned}
+            await self.faust.callbacks["revoked"](self.faust, gone)
+            self.assigned = set()
 
     async def assign(self, partitions: set[int], keep_queue: bool) -> None:
         """Take the new assignment; with `keep_queue` what was fetched before is delivered after it."""
-        if not keep_queue:
-            self.queue.clear()
-        self.positions = {p: self.broker.committed.get(p, 0) for p in partitions}
-        self.assigned = partitions
-        taken = {TP(self.settings.topics.logits, p) for p in partitions}
-        await self.faust.callbacks["assigned"](self.faust, taken)
+        async with self.one_at_a_time:
+            if not keep_queue:
+                self.queue.clear()
+            self.positions = {p: self.broker.committed.get(p, 0) for p in partitions}
+            self.assigned = partitions
+            taken = {TP(self.settings.topics.logits, p) for p in partitions}
+            await self.faust.callbacks["assigned"](self.faust, taken)
         self.rebalancing = False
 
     def commit(self) -> None:

@@ -81,8 +81,10 @@ class Scenario:
     def config(self) -> TopologyConfig:
         """The topology's parameters; with `evict` sessions come and go all the time."""
         if not self.evict:
-            return TopologyConfig()
-        return TopologyConfig(session_ttl_us=20_000, sessions_max=2, requests_max=2)
+            return TopologyConfig(token_rows_share=0.5)
+        return TopologyConfig(
+            token_rows_share=0.5, session_ttl_us=20_000, sessions_max=2, requests_max=2
+        )
 
 
 class Source:

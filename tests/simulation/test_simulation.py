@@ -10,8 +10,9 @@ import os
 
 import pytest
 
-from tests.simulation.run import Result, shrink, simulate
+from tests.simulation.run import shrink, simulate
 from tests.simulation.scenario import Scenario
+from tests.simulation.verdict import Result
 
 SEEDS = 200
 STRESS_SEEDS = 10_000

@@ -33,7 +33,10 @@ class Process:
         """Start a task of this process; its failure is the process's."""
         context = contextvars.copy_context()
         context.run(PROCESS.set, self)
-        return asyncio.get_running_loop().create_task(self._guard(coroutine), context=context)
+        task = asyncio.get_running_loop().create_task(self._guard(coroutine), context=context)
+        # Killed before its first turn, the guard never gets to the coroutine.
+        task.add_done_callback(lambda _: coroutine.close())
+        return task
 
     async def _guard(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         try:

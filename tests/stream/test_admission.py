@@ -154,3 +154,13 @@ def test_a_probe_is_passed_through_with_its_provenance() -> None:
     assert all(np.isnan(v[0]) for v in columns.values())
     assert (probed["provenance_probe"], plain["provenance_probe"]) == ("measured", "unavailable")
     assert np.isnan(np.frombuffer(plain["l_perp"], "<f4")).all()
+
+
+def test_a_number_used_twice_with_other_layers_is_a_repeat_and_harms_nothing() -> None:
+    driver = new_driver()
+    driver.append(chunk_fields("s", 0, layers=[7]))
+    driver.append(chunk_fields("s", 0, layers=[0, 1]))
+    driver.append(chunk_fields("s", 3, layers=[0, 1], sequence=9))
+    driver.run()
+    assert [t["tokens_applied"] for t in driver.telemetry()] == [3, 0, 3]
+    assert only_state(driver).layers == (0, 1, 7)

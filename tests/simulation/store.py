@@ -1,0 +1,164 @@
+"""The rest of the way in memory: the real sink core between the outputs' logs and a store that fails.
+
+Records are decoded, and rows built and encoded, by the sink's own code; the store keeps what an
+insert's Arrow bytes say, knows tokens, and may do an insert without saying so.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pyarrow as pa
+
+from routekeel.schemas.registry import FixedSchemaIds
+from routekeel.streams.settings import Settings
+from routekeel.streams.sinks.batch import BatchLimits
+from routekeel.streams.sinks.core import SinkCore, Start
+from routekeel.streams.sinks.dedupe import TableProgress
+from routekeel.streams.sinks.items import ItemDecoder, routes_of
+from routekeel.streams.sinks.offsets import parse_committed, resume_offset
+from routekeel.streams.sinks.outcomes import Done, Failed, Fault, Found, Outcome, RefusedByStore
+from routekeel.streams.sinks.payload import build_payload
+from routekeel.streams.sinks.work import Action, FindLetters, Insert, SendLetters, VerifyLog
+from routekeel.streams.topology.records import Source, SourceRecord
+from tests.simulation.broker import Broker
+
+FOREVER = 1e9
+ROUNDS_MAX = 5_000
+Row = dict[str, Any]
+
+
+class SimStore:
+    """Tables by name; the sink's own topics as logs."""
+
+    def __init__(
+        self, broker: Broker, settings: Settings, ids: FixedSchemaIds, seed: int, fault: float
+    ) -> None:
+        self.rng, self.fault = random.Random(f"store {seed}"), fault
+        self.routes = routes_of(settings)
+        self.decoders = {topic: ItemDecoder(route, ids) for topic, route in self.routes.items()}
+        self.logs: dict[tuple[str, int], list[SourceRecord]] = {
+            (topic, partition): [
+                SourceRecord(offset, 1_790_000_000_000 + offset, key, value, ())
+                for offset, (key, value) in enumerate(
+                    broker.outputs.get(topic, {}).get(partition, [])
+                )
+            ]
+            for topic in self.routes
+            for partition in broker.logs
+        }
+        self.rows: dict[str, list[Row]] = {
+            table.name: [] for route in self.routes.values() for table in route.tables
+        }
+        self.tokens: dict[str, bytes] = {}
+        self.committed: dict[tuple[str, int], tuple[int, str | None]] = {}
+        self.core = self._start()
+
+    def _start(self) -> SinkCore:
+        """A new sink process: it asks the tables how far they are."""
+        limits = BatchLimits(self.rng.randint(1, 40), 0.0)
+        core = SinkCore(
+            self.routes, limits, lambda t, record: self.decoders[t].decode(record), build_payload
+        )
+        starts = {}
+        for topic, partition in self.logs:
+            progress = self._progress(topic, partition)
+            stored = progress[self.routes[topic].anchor].stored
+            commit = self.committed.get((topic, partition))
+            known = parse_committed(*commit) if commit and self.rng.random() < 0.5 else None
+            source = Source(topic, f"{topic}-1", partition)
+            offset = resume_offset(source.topic_id, stored, known)
+            starts[topic, partition] = Start(source, progress, offset)
+        core.assign(starts)
+        return core
+
+    def _progress(self, topic: str, partition: int) -> dict[str, TableProgress]:
+        found = {}
+        for table in self.routes[topic].tables:
+            rows = [
+                row
+                for row in self.rows[table.name]
+                if (row["log_topic"], row["log_partition"]) == (topic, partition)
+            ]
+            last = max((row["log_offset"] for row in rows), default=-1)
+            sources: dict[tuple[str, int], int] = {}
+            for row in rows:
+                key = (row["source_topic_id"], row["source_partition"])
+                sources[key] = max(sources.get(key, -1), row["source_offset"])
+            found[table.name] = TableProgress(last, last, sources)
+        return found
+
+    def run(self) -> None:
+        """Until everything is stored; crashes and faults by the seed, none in the second half."""
+        for number in range(ROUNDS_MAX):
+            if number > ROUNDS_MAX // 2:
+                self.fault = 0.0
+            if self.rng.random() < self.fault / 4:
+                self.core = self._start()
+            self._read(self.rng.randint(1, 20))
+            self._work(self.rng.randint(1, 8))
+            if self.rng.random() < 0.3:
+                self._commit()
+            if self._is_done():
+                return
+        raise AssertionError("the sink does not come to an end")
+
+    def _read(self, count: int) -> None:
+        for key, state in self.core.partitions.items():
+            for record in self.logs[key][state.next_offset : state.next_offset + count]:
+                assert self.core.receive(key, record, 0.0)
+        self.core.decode()
+
+    def _work(self, actions: int) -> None:
+        for state in self.core.partitions.values():
+            if state.work is None:
+                next(iter(self.core.ready(FOREVER)), None)
+            while state.work is not None and actions > 0:
+                action = state.work.next()
+                if action is None:
+                    self.core.finished(state.work)
+                    break
+                actions -= 1
+                state.work.done(self._perform(action))
+
+    def _commit(self) -> None:
+        for key, state in self.core.partitions.items():
+            committed = state.commit()
+            self.committed[key] = committed.offset, committed.metadata()
+
+    def _is_done(self) -> bool:
+        return not self.core.waiting and all(
+            state.done_offset >= len(self.logs[key]) for key, state in self.core.partitions.items()
+        )
+
+    def _perform(self, action: Action) -> Outcome:
+        how = self.rng.choice(["down", "lost", "memory"]) if self.rng.random() < self.fault else ""
+        match action:
+            case VerifyLog():
+                return Failed("no answer") if how == "down" else Done()
+            case FindLetters():
+                if how == "down":
+                    return Failed("no answer")
+                stored = {
+                    (row["source_topic_id"], row["source_partition"], row["source_offset"])
+                    for row in self.rows["dead_letters"]
+                }
+                return Found(frozenset(stored & set(action.keys)))
+            case SendLetters():
+                raise AssertionError(f"the worker's output is refused: {action.letters}")
+            case Insert():
+                return self._insert(action, how)
+
+    def _insert(self, action: Insert, how: str) -> Outcome:
+        if how == "down":
+            return Failed("connection refused", unknown=self.rng.random() < 0.5)
+        if how == "memory" and action.payload.rows > 1:
+            return RefusedByStore(Fault.SIZE, "memory limit exceeded")
+        known = self.tokens.get(action.token)
+        assert known in (None, action.payload.data), f"{action.token} names two batches"
+        if known is None:
+            self.tokens[action.token] = action.payload.data
+            table = pa.ipc.open_stream(action.payload.data).read_all()
+            self.rows[action.table.name] += table.to_pylist()
+        return Failed("timeout", unknown=True) if how == "lost" else Done()
