@@ -177,7 +177,7 @@ class BatchOutput:
 
     layer: f32[Σ L_c, N_LAYER_COLS] by (chunk, layer), columns LAYER_COLUMNS.
     load_base, load_controlled: i32[Σ L_c, E], how often each expert was among the top k of z and
-        of the controlled route.
+        of the controlled route; `loads` is both, flat, one after the other.
     route: f32[Σ L_c, E], the controlled route after the chunk's last applied row, sums to 1
         (NaN where the slot has never seen a row); softmax(ln route) = route.
     state: f32[Σ L_c, state_width(E)], each slot's packed row right after the chunk (a snapshot).
@@ -188,6 +188,7 @@ class BatchOutput:
     """
 
     layer: F32
+    loads: I32
     load_base: I32
     load_controlled: I32
     route: F32

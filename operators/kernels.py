@@ -19,10 +19,10 @@ from routekeel.operators.kernels_aggregate import (
     open_layer,
     write_row,
 )
-from routekeel.operators.kernels_cache import compile_entry
 from routekeel.operators.kernels_control import clip, control, guard, keep_norms, schedule
 from routekeel.operators.kernels_lanes import compiled, inlined
 from routekeel.operators.kernels_rows import base_metrics, base_row, hidden_metrics, move_row
+from routekeel.operators.kernels_signature import compile_entry
 from routekeel.operators.kernels_topk import count_top_k
 
 ZERO, ONE = np.float32(0), np.float32(1)

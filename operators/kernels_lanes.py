@@ -9,43 +9,20 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
-from numba.core.extending import intrinsic, lower_builtin, models, register_model
+from numba.core.extending import lower_builtin, models, register_model
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 
-F = TypeVar("F", bound=Callable[..., Any])
+from routekeel.operators.compilation import CompiledUnit
+
 LANES = 8
-# Strict arithmetic, no GIL, and no reference counting: a kernel allocates nothing, and counting
-# the arrays that its functions hand on cost a tenth of its time.
-COMPILED_OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": False}
-# Every function that goes into the compiled kernel; `kernels_cache` takes their digest.
-COMPILED_SOURCES: list[Callable[..., Any]] = []
-
-
-def compiled(function: F) -> F:
-    """`numba.njit` as the kernels use it: called from other compiled functions only."""
-    COMPILED_SOURCES.append(function)
-    return cast(F, njit(**COMPILED_OPTIONS, no_cpython_wrapper=True)(function))
-
-
-def inlined(function: F) -> F:
-    """`compiled`, and put where it is called: for what every row runs through.
-
-    An array goes to a function as seven words, which costs as much as a small function's work.
-    """
-    COMPILED_SOURCES.append(function)
-    options = {**COMPILED_OPTIONS, "no_cpython_wrapper": True, "forceinline": True}
-    return cast(F, njit(**options)(function))
-
-
-def operation(function: Callable[..., Any]) -> Any:
-    """`numba.extending.intrinsic`, known to the digest."""
-    COMPILED_SOURCES.append(function)
-    return intrinsic(function)
+KERNEL = CompiledUnit()
+"""Every function that goes into the compiled kernel."""
+compiled, inlined, operation = KERNEL.compiled, KERNEL.inlined, KERNEL.operation
 
 
 class LanesType(types.Type):

@@ -56,13 +56,13 @@ def step_many(
         if out.shape != arena.shape or out.dtype != np.float32 or not out.flags.c_contiguous:
             raise BatchError("out must be a C-contiguous float32 array of the arena's shape")
         np.copyto(out, arena)
-    output, loads = _empty_output(batch)
+    output = _empty_output(batch)
     if kernel == "numpy" or (kernel == "auto" and not compiled_kernel_exists()):
         from routekeel.operators.kernels_numpy import run_batch
 
         run_batch(config, out, batch, gram, output)
     else:
-        _run_compiled(config, out, batch, gram, output, loads)
+        _run_compiled(config, out, batch, gram, output)
     return out, output
 
 
@@ -118,7 +118,7 @@ def _checked(arena: F32, batch: ChunkBatch, gram: F32) -> F32:
     return np.ascontiguousarray(gram, dtype=np.float32)
 
 
-def _empty_output(batch: ChunkBatch) -> tuple[BatchOutput, npt.NDArray[np.int32]]:
+def _empty_output(batch: ChunkBatch) -> BatchOutput:
     refs, E = int(batch.slot_start[-1]), batch.experts
     detail = int(batch.detail_start[-1])
     # The compiled kernel counts eight experts at once; the last eight are never anyone's.
@@ -126,8 +126,9 @@ def _empty_output(batch: ChunkBatch) -> tuple[BatchOutput, npt.NDArray[np.int32]
     base, controlled = loads[:-8].reshape(2, refs, E)
     rows = np.full((detail, N_ROW_COLS), np.nan, dtype=np.float32)
     rows[:, -1] = 0
-    output = BatchOutput(
+    return BatchOutput(
         layer=np.empty((refs, N_LAYER_COLS), dtype=np.float32),
+        loads=loads,
         load_base=base,
         load_controlled=controlled,
         route=np.full((refs, E), np.nan, dtype=np.float32),
@@ -138,7 +139,6 @@ def _empty_output(batch: ChunkBatch) -> tuple[BatchOutput, npt.NDArray[np.int32]
         row_w_base=np.full((detail, E), np.nan, dtype=np.float32),
         row_w_hat=np.full((detail, E), np.nan, dtype=np.float32),
     )
-    return output, loads
 
 
 def _run_compiled(
@@ -147,7 +147,6 @@ def _run_compiled(
     batch: ChunkBatch,
     gram: F32,
     output: BatchOutput,
-    loads: npt.NDArray[np.int32],
 ) -> None:
     from routekeel.operators import kernels, kernels_layout
 
@@ -174,7 +173,7 @@ def _run_compiled(
     kernels.run(
         cfg.astype(np.float32), arena.reshape(-1), arena.shape[1], E, table, batch.slots,
         batch.gram_index, batch.logits.reshape(-1), batch.apply, batch.ambiguity,
-        gram.reshape(-1), output.layer, loads, output.route, output.chunk,
+        gram.reshape(-1), output.layer, output.loads, output.route, output.chunk,
         output.ambiguity_mask, output.rows, output.row_w_base, output.row_w_hat,
         scratch, layers_max, output.state,
     )  # fmt: skip

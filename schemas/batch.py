@@ -46,8 +46,8 @@ class Batch:
         self, table: Table, records: Sequence[Mapping[str, Any]], coordinates: Coordinates
     ) -> None:
         kept = np.arange(len(records))
-        if table.grain is Grain.TOKEN:
-            kept = np.flatnonzero([record["token_rows"] is not None for record in records])
+        if table.needs:
+            kept = np.flatnonzero([bool(record[table.needs]) for record in records])
             records = [records[i] for i in kept.tolist()]
         self.indices = kept
         self.coordinates = coordinates

@@ -6,6 +6,7 @@ after that no call leaves the process.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from io import BytesIO
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from routekeel.schemas.evolution import incompatibilities
 from routekeel.schemas.fields import Record
 
 MAGIC = 0
+_ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 HEADER_BYTES = 5
 
 
@@ -137,7 +139,9 @@ class Decoder:
         except (
             Exception
         ) as error:  # fastavro raises what the bytes lead to: EOFError, IndexError, …
-            raise BadBody(f"{self.record.name}: {type(error).__name__}: {error}") from error
+            # fastavro names the buffer by its address: a message must be the same on every run.
+            reason = _ADDRESS.sub("the body", str(error))
+            raise BadBody(f"{self.record.name}: {type(error).__name__}: {reason}") from error
         rest = len(data) - buffer.tell()
         if rest:
             raise BadBody(f"{self.record.name}: {rest} bytes after the end of the body")

@@ -95,6 +95,12 @@ def encoder(holder: Record | Nested) -> Encode:
     return function
 
 
+def encode_field(field: Field, value: Any) -> bytes:
+    """One field's value as its record's encoder writes it."""
+    alone = Nested(field.name, (field,))
+    return encoder.__wrapped__(alone)({field.name: value}, b"")
+
+
 def _get(source: _Source, field: Field) -> str:
     if field.nullable:
         return f"v.get({field.name!r})"

@@ -34,7 +34,10 @@ class Grain(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table: its columns, what a row stands for, its sorting key and how long rows are kept."""
+    """One table: its columns, what a row stands for, its sorting key and how long rows are kept.
+
+    `needs` names a field without which (null or empty) a record makes no row here.
+    """
 
     name: str
     doc: str
@@ -45,6 +48,7 @@ class Table:
     ttl_days: int
     by_session: bool = False
     by_source: bool = False
+    needs: str = ""
 
     @property
     def filled(self) -> tuple[Column, ...]:
@@ -163,6 +167,7 @@ TOKENS_TABLE: Final = Table(
     _SORTED,
     ttl_days=7,
     by_session=True,
+    needs="token_rows",
 )
 
 SNAPSHOTS_TABLE: Final = Table(
@@ -178,6 +183,7 @@ SNAPSHOTS_TABLE: Final = Table(
     ),
     ("source_topic_id", "source_partition", "source_offset"),
     ttl_days=30,
+    needs="state",
 )
 
 DEAD_LETTERS_TABLE: Final = Table(
@@ -202,7 +208,7 @@ TABLES: Final = (
 def tables_of(record: Record) -> tuple[Table, ...]:
     """The tables that a record's topic fills, in the order in which to insert a batch.
 
-    The last one has a row for every record, so its largest `log_offset` says how far all of them
+    The last one has rows of every record, so its largest `log_offset` says how far all of them
     are; a batch that stopped half-way is inserted again under the same tokens.
 
     >>> [table.name for table in tables_of(TELEMETRY)]

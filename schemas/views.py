@@ -18,6 +18,7 @@ from routekeel.schemas.kinds import Matrix, Nested
 from routekeel.schemas.logits import unpack
 from routekeel.schemas.matrices import matrix
 from routekeel.schemas.records import ROUTER_LOGITS, TELEMETRY, WEIGHTS
+from routekeel.schemas.routes import with_full_route
 
 
 class SourceId(NamedTuple):
@@ -99,7 +100,7 @@ class WeightsView(_Result):
     __slots__ = ()
 
     def __init__(self, value: Mapping[str, Any]) -> None:
-        super().__init__(WEIGHTS, value)
+        super().__init__(WEIGHTS, with_full_route(value))
 
 
 class RouterLogitsView(View):

@@ -24,6 +24,7 @@ from routekeel.streams.topology.decoding import decode_or_refuse
 from routekeel.streams.topology.outputs import OutputBuilder
 from routekeel.streams.topology.partition import PartitionProcessor
 from routekeel.streams.topology.records import DeadLetter, Output, Source, SourceRecord
+from routekeel.streams.wire.path import compiled_path
 
 SOURCE = Source("routekeel.logits", "log-1", 0)
 
@@ -33,6 +34,7 @@ class TopologyDriver:
     """One partition's topology. `log` is the input, `sent` and `changelog` what was written.
 
     With the source and the registry of a real run, the bytes are those the worker must have written.
+    It goes the plain way, so that it can be the oracle of the compiled one, which `compiled` asks for.
     """
 
     config: TopologyConfig = field(default_factory=lambda: TopologyConfig(kernel="numpy"))
@@ -42,6 +44,7 @@ class TopologyDriver:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     changelog: list[ChangelogRecord] = field(default_factory=list)
     ids: SchemaRegistry = field(default_factory=FixedSchemaIds)
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         self._logits = Encoder(ROUTER_LOGITS, self.ids.register(ROUTER_LOGITS, "logits-value"))
@@ -57,7 +60,17 @@ class TopologyDriver:
         for offset, record in enumerate(self.changelog):
             reader.feed(offset, record.key, record.value, record.headers)
         builder = OutputBuilder(self.config, self._telemetry.encode, self._weights.encode)
-        return PartitionProcessor(self.source, self.config, self._decode, builder, store)
+        compiled = compiled_path(
+            self.source, self.config, self._telemetry, self._weights, self._logits.schema_id
+        )
+        return PartitionProcessor(
+            self.source,
+            self.config,
+            self._decode,
+            builder,
+            store,
+            compiled if self.compiled else None,
+        )
 
     def _decode(self, value: bytes) -> Mapping[str, Any]:
         return decode_or_refuse(self._decoder, value)

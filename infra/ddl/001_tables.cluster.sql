@@ -206,7 +206,7 @@ CREATE TABLE IF NOT EXISTS `routekeel`.`weights_local` ON CLUSTER `{cluster}`
     `position` Int64 COMMENT 'Position, in the request, of the last token that this route holds for.' CODEC(ZSTD(1)),
     `layer` Int32 COMMENT 'Layer id.' CODEC(ZSTD(1)),
     `experts` Int32 COMMENT 'E, the number of routed experts.' CODEC(ZSTD(1)),
-    `w_hat` Array(Float32) COMMENT 'ŵ, the smoothed route; sums to 1.' CODEC(ALP, ZSTD(1)),
+    `w_hat` Array(Float32) COMMENT 'ŵ, the smoothed route; sums to 1. In a message: empty where w_hat_half holds it.' CODEC(ALP, ZSTD(1)),
     `beta` Nullable(Float32) COMMENT 'β of the last token. [β_min…β_max]' CODEC(ALP, ZSTD(1)),
     `lam` Nullable(Float32) COMMENT 'λ of the last token. [λ_min…λ_max]' CODEC(ALP, ZSTD(1)),
     `inserted_at` DateTime64(3, 'UTC') DEFAULT now64(3) COMMENT 'When the row was inserted.' CODEC(Delta, ZSTD(1)),
@@ -253,7 +253,7 @@ CREATE TABLE IF NOT EXISTS `routekeel`.`state_snapshots_local` ON CLUSTER `{clus
     `model_revision` LowCardinality(String) COMMENT 'Revision of the weights.' CODEC(ZSTD(1)),
     `event_time_us` DateTime64(6, 'UTC') COMMENT 'Event time of the chunk. [µs]' CODEC(Delta, ZSTD(1)),
     `position` Int64 COMMENT 'Position, in the request, of the last token that this route holds for.' CODEC(ZSTD(1)),
-    `state` String COMMENT 'Snapshot of the session\'s whole operator state (streams/topology/state).' CODEC(ZSTD(1)),
+    `state` String COMMENT 'Snapshot of the session\'s whole state (streams/topology/session). In a message: empty where it carries none.' CODEC(ZSTD(1)),
     `inserted_at` DateTime64(3, 'UTC') DEFAULT now64(3) COMMENT 'When the row was inserted.' CODEC(Delta, ZSTD(1)),
     PROJECTION last_offset (
         SELECT

@@ -31,7 +31,14 @@ WEIGHTS = Record(
         Field(
             "w_hat",
             Matrix("<f4", ("layers", "experts"), decimals=4),
-            "ŵ, the smoothed route; sums to 1.",
+            "ŵ, the smoothed route; sums to 1. In a message: empty where w_hat_half holds it.",
+        ),
+        Field(
+            "w_hat_half",
+            Matrix("<f2", ("layers", "experts")),
+            "ŵ in half precision, where the worker is set to that.",
+            nullable=True,
+            stored=False,
         ),
         Field(
             "beta",
@@ -48,7 +55,8 @@ WEIGHTS = Record(
         Field(
             "state",
             BYTES,
-            "Snapshot of the session's whole operator state (streams/topology/state).",
+            "Snapshot of the session's whole state (streams/topology/session). In a message: empty "
+            "where it carries none.",
             stored=False,
         ),
     ),

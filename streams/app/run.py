@@ -39,6 +39,7 @@ from routekeel.streams.topology.from_settings import topology_config
 from routekeel.streams.topology.outputs import OutputBuilder
 from routekeel.streams.topology.partition import PartitionProcessor
 from routekeel.streams.topology.records import Source
+from routekeel.streams.wire.path import compiled_path
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ def _assemble(
     )
     topics = settings.topics
     try:
-        ids.register(ROUTER_LOGITS, subject_of(topics.logits))
+        logits_id = ids.register(ROUTER_LOGITS, subject_of(topics.logits))
         telemetry = Encoder(TELEMETRY, ids.register(TELEMETRY, subject_of(topics.telemetry)))
         weights = Encoder(WEIGHTS, ids.register(WEIGHTS, subject_of(topics.weights)))
         dead_letter = Encoder(DEAD_LETTER, ids.register(DEAD_LETTER, subject_of(topics.dlq)))
@@ -177,7 +178,8 @@ def _assemble(
         )
 
     def new_processor(source: Source, store: StateStore) -> PartitionProcessor:
-        return PartitionProcessor(source, config, decoder.decode, builder, store)
+        compiled = compiled_path(source, config, telemetry, weights, logits_id)
+        return PartitionProcessor(source, config, decoder.decode, builder, store, compiled)
 
     async def topic_id() -> str:
         loop = asyncio.get_running_loop()

@@ -7,7 +7,7 @@ passed over and counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from routekeel.schemas.codec import Decoder, Encoder
 from routekeel.schemas.errors import RegistryUnavailable
 from routekeel.schemas.records import ROUTER_LOGITS, TELEMETRY, WEIGHTS
 from routekeel.schemas.registry import FixedSchemaIds, SchemaIds
+from routekeel.schemas.routes import with_full_route
 from routekeel.streams.errors import ServiceUnavailable
 from routekeel.streams.settings import Settings
 from routekeel.streams.topology.changelog import MemoryStore
@@ -30,7 +31,7 @@ from routekeel.streams.topology.records import Source, SourceRecord
 BATCH_RECORDS = 5_000
 SILENCE_S = 30.0
 
-Fields = dict[str, Any]
+Fields = Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -134,7 +135,7 @@ class Replay:
             elif output.offset >= first:
                 block.telemetry.append(telemetry)
                 if output.weights is not None:
-                    block.weights.append(self._weights.decode(output.weights))
+                    block.weights.append(with_full_route(self._weights.decode(output.weights)))
         block.dead_letters = [
             dead_letter_fields(self._source, letter)
             for letter in result.dead_letters

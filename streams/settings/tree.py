@@ -161,6 +161,16 @@ class WorkerSettings(Section):
     token_rows_share: float = Field(
         0.0, ge=0, le=1, description="Share of sessions with per-token rows."
     )
+    weights_every_tokens: int = Field(
+        8, ge=0, description="A session's route is published every so many tokens; 1: each chunk."
+    )
+    weights_change: float | None = Field(
+        None, gt=0, description="And when some layer's may have moved this far (‖Δŵ‖₂) since."
+    )
+    weights_precision: Literal["F32", "F16"] = Field("F32", description="Of the published ŵ.")
+    state_every_tokens: int = Field(
+        64, ge=0, description="The session's exact state goes with the route this often."
+    )
     stall_timeout_s: float = Field(
         60.0, gt=0, description="End the process when lag grows and nothing is applied."
     )

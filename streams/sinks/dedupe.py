@@ -42,13 +42,11 @@ class Selection:
     after: TableProgress
 
 
-def select_by_source(
-    progress: TableProgress, items: Sequence[Item], with_rows: bool = True
-) -> Selection:
+def select_by_source(progress: TableProgress, items: Sequence[Item], needs: str = "") -> Selection:
     """The items beyond the table's progress whose source offset is new.
 
-    Refused items are left out. Items must be in log order. `with_rows=False` is for a table that
-    holds rows for some records only: items without token rows are passed over.
+    Refused items are left out. Items must be in log order. Where a table holds rows for some
+    records only, `needs` names the field without which an item is passed over.
     """
     latest = dict(progress.sources)
     chosen: list[Item] = []
@@ -56,7 +54,7 @@ def select_by_source(
     for item in items:
         if item.fields is None or item.offset <= progress.seen:
             continue
-        if not with_rows and not item.fields.get("token_rows"):
+        if needs and not item.fields.get(needs):
             continue
         key, source_offset = item.source()
         if source_offset <= latest.get(key, -1):

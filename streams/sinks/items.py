@@ -20,6 +20,7 @@ from routekeel.schemas.errors import (
 from routekeel.schemas.fields import Record
 from routekeel.schemas.records import DEAD_LETTER, TELEMETRY, WEIGHTS
 from routekeel.schemas.registry import SchemaRegistry
+from routekeel.schemas.routes import with_full_route
 from routekeel.schemas.tables import Table, tables_of
 from routekeel.streams.settings import Settings
 from routekeel.streams.topology.records import SourceRecord
@@ -113,7 +114,9 @@ class ItemDecoder:
         if value is None:
             return refused_item(record, "empty_value", "the record has no value")
         try:
-            fields = self._decoder.decode(value)
+            fields: Mapping[str, Any] = self._decoder.decode(value)
+            if self._decoder.record is WEIGHTS:
+                fields = with_full_route(fields)
         except SchemaError as error:
             name = next((name for kind, name in _CLASSES if isinstance(error, kind)), "bad_body")
             return refused_item(record, name, str(error))

@@ -54,7 +54,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from routekeel.schemas.errors import BadRow
-from routekeel.schemas.tables import Grain, Table
+from routekeel.schemas.tables import Table
 from routekeel.streams.sinks.batch import Batch
 from routekeel.streams.sinks.dedupe import (
     LetterKey,
@@ -218,8 +218,7 @@ class BatchWork:
                     return FindLetters(keys)
             selection = select_by_lookup(progress, segment, self._known or ())
         else:
-            sparse = table.grain is Grain.TOKEN
-            selection = select_by_source(progress, segment, with_rows=not sparse)
+            selection = select_by_source(progress, segment, table.needs)
         if not selection.items:
             self._next_table(table, selection)
             return None

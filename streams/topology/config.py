@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from routekeel.operators.buckets import BUCKETS, bucket
 from routekeel.operators.config import RouterConfig
+from routekeel.streams.topology.cadence import Cadence
 
 TOKEN_ROWS_SALT = "token-rows"
 
@@ -36,6 +37,7 @@ class TopologyConfig:
     requests_max: int = 8
     event_time_skew_us: int = 300_000_000
     token_rows_share: float = 0.0
+    cadence: Cadence = field(default_factory=Cadence)
     router_grams: Mapping[tuple[str, str], RouterGram] = field(default_factory=dict)
 
     def wants_token_rows(self, session_id: bytes) -> bool:

@@ -6,21 +6,24 @@ chunk, the rows as they were right after it, so that every chunk has its own sna
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from routekeel.operators.columns import LAYER
 from routekeel.operators.contract import BatchOutput, ChunkBatch
 from routekeel.operators.state import initial_rows
 from routekeel.operators.step import step_many
 from routekeel.schemas.logits import unpack
 from routekeel.streams.topology.admission import Admission
+from routekeel.streams.topology.cadence import NOTHING, Cadence, moved
 from routekeel.streams.topology.chunk import LogitsChunk
 from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.records import SourceRecord
-from routekeel.streams.topology.session import Session
+from routekeel.streams.topology.session import HEAD_AT, Session
 
 F32 = npt.NDArray[np.float32]
 
@@ -29,7 +32,8 @@ F32 = npt.NDArray[np.float32]
 class Plan:
     """One accepted chunk on its way through the batch; `execute` fills the second half.
 
-    `head` and `layers_then` are the session's encoded head and layer ids right after this chunk.
+    `head` and `layers_then` are the session's encoded head and layer ids right after this chunk;
+    `is_first` says that the session's state begins with it.
     """
 
     record: SourceRecord
@@ -40,10 +44,12 @@ class Plan:
     layers_then: tuple[int, ...]
     state_reset: str
     detail: bool
+    is_first: bool
     output: BatchOutput | None = None
     index: int = 0
     refs: slice = field(default_factory=lambda: slice(0))
     state: bytes = b""
+    publishes: int = NOTHING
     has_router_gram: bool = False
     detail_start: int = 0
 
@@ -129,7 +135,25 @@ def _execute_group(group: _Group, experts: int, config: TopologyConfig) -> None:
     for index, plan in enumerate(group.plans):
         plan.output, plan.index = output, index
         plan.detail_start = int(batch.detail_start[index])
-        plan.state = plan.head + _packed_after(plan, output.state, running).tobytes()
+        head = _publish(plan, output, config.cadence)
+        plan.state = head + _packed_after(plan, output.state, running).tobytes()
+
+
+def _publish(plan: Plan, output: BatchOutput, cadence: Cadence) -> bytes:
+    """Decide what the plan publishes; returns the session's head with the drift since then."""
+    chunk, session = plan.chunk, plan.session
+    if cadence.follows_change:
+        rows = output.layer[plan.refs]
+        step = moved(rows[:, LAYER["delta_w_hat"]], rows[:, LAYER["tokens"]])
+        session.drift = np.float32(session.drift + step)
+    if plan.admission.tokens_applied:
+        plan.publishes = cadence.decide(
+            chunk.position_start, chunk.steps, plan.is_first, session.drift
+        )
+    if plan.publishes:
+        session.drift = np.float32(0)
+    start = HEAD_AT["drift"]
+    return plan.head[:start] + struct.pack("<f", session.drift) + plan.head[start + 4 :]
 
 
 def _packed_after(plan: Plan, state: F32, running: dict[int, F32]) -> F32:

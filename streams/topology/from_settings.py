@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from routekeel.operators.config import DEFAULT, STRICT, ConfigError
 from routekeel.streams.errors import ConfigurationError
 from routekeel.streams.settings import Settings
 from routekeel.streams.settings.tree import RouterMatrixSettings
+from routekeel.streams.topology.cadence import Cadence
 from routekeel.streams.topology.config import RouterGram, TopologyConfig
 
 PRESETS = {"default": DEFAULT, "strict": STRICT}
@@ -34,6 +36,12 @@ def topology_config(settings: Settings) -> TopologyConfig:
         requests_max=worker.requests_max_per_session,
         event_time_skew_us=int(worker.event_time_skew_max_s * 1e6),
         token_rows_share=worker.token_rows_share,
+        cadence=Cadence(
+            worker.weights_every_tokens,
+            worker.state_every_tokens,
+            math.nan if worker.weights_change is None else worker.weights_change,
+            worker.weights_precision,
+        ),
         router_grams={(m.model, m.model_revision): _read_gram(m) for m in worker.router_matrices},
     )
 

@@ -17,6 +17,7 @@ from routekeel.operators.columns import AMBIGUITY_BITS, CHUNK, LAYER, ROW
 from routekeel.operators.contract import BatchOutput
 from routekeel.operators.lipschitz import probe_metrics
 from routekeel.schemas.records.telemetry import LAYER_FIELDS
+from routekeel.streams.topology.cadence import ROUTE_AND_STATE
 from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.execute import Plan
 from routekeel.streams.topology.records import Output, Source
@@ -30,7 +31,7 @@ RENAMED = {
     "load_cv": "load_cv_base",
 }
 PROBE_COLUMNS = ("g_probe", "l_perp", "l_para")
-_PASSED_THROUGH = (
+PASSED_THROUGH = (
     "session_id", "request_id", "model", "model_revision", "backend", "worker_id", "producer_epoch",
     "sequence", "event_time_us", "phase", "steps", "experts", "top_k", "router_kind", "dropped_before",
     "layers", "latency_us", "success", "judge_score", "task_type", "applied_policy_version",
@@ -66,18 +67,14 @@ class OutputBuilder:
     def build(self, source: Source, plan: Plan) -> Output:
         """The outputs of one plan that `execute` has filled."""
         telemetry = self._encode_telemetry(self._telemetry(source, plan))
-        weights = (
-            self._encode_weights(self._weights(source, plan))
-            if plan.admission.tokens_applied
-            else None
-        )
+        weights = self._encode_weights(self._weights(source, plan)) if plan.publishes else None
         return Output(plan.record.offset, plan.chunk.session_id, telemetry, weights)
 
     def _telemetry(self, source: Source, plan: Plan) -> dict[str, Any]:
         chunk, admission, output = plan.chunk, plan.admission, plan.output
         assert output is not None, "execute() runs before the outputs are built"
         fields = chunk.fields
-        record: dict[str, Any] = {name: fields[name] for name in _PASSED_THROUGH}
+        record: dict[str, Any] = {name: fields[name] for name in PASSED_THROUGH}
         record["source_topic"], record["source_topic_id"], record["source_partition"] = source
         record["source_offset"] = plan.record.offset
         record["position"] = chunk.position_start
@@ -110,7 +107,8 @@ class OutputBuilder:
         chunk, output = plan.chunk, plan.output
         assert output is not None
         fields = chunk.fields
-        rows = output.layer[plan.refs]
+        rows, route = output.layer[plan.refs], output.route[plan.refs]
+        half = self._config.cadence.precision == "F16"
         return {
             "source_topic": source.topic,
             "source_topic_id": source.topic_id,
@@ -126,10 +124,11 @@ class OutputBuilder:
             "position": chunk.position_start + chunk.steps - 1,
             "layers": fields["layers"],
             "experts": chunk.experts,
-            "w_hat": output.route[plan.refs].astype("<f4", copy=False).tobytes(),
+            "w_hat": b"" if half else route.astype("<f4", copy=False).tobytes(),
+            "w_hat_half": route.astype("<f2").tobytes() if half else None,
             "beta": rows[:, LAYER["beta_last"]].astype("<f4").tobytes(),
             "lam": rows[:, LAYER["lambda_last"]].astype("<f4").tobytes(),
-            "state": plan.state,
+            "state": plan.state if plan.publishes == ROUTE_AND_STATE else b"",
         }
 
 

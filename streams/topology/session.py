@@ -17,12 +17,23 @@ import numpy.typing as npt
 from routekeel.operators.state import state_width
 
 VERSION = 1
-_HEAD = struct.Struct("<BIqqiHHHHH")
+_HEAD = struct.Struct("<BIqqfiHHHHH")
 _PRODUCER = struct.Struct("<qqQH")
 _REQUEST = struct.Struct("<HBq")
+# Where the head's fields are, for the compiled admission (streams/wire), which reads the same bytes.
+_HEAD_FIELDS = (
+    "version", "log_epoch", "last_offset", "touched_us", "drift", "experts", "layers", "producers",
+    "requests", "model", "model_revision",
+)  # fmt: skip
+HEAD_AT = {
+    name: struct.calcsize("<" + "BIqqfiHHHHH"[:index]) for index, name in enumerate(_HEAD_FIELDS)
+}
+HEAD_SIZE, PRODUCER_SIZE, REQUEST_SIZE = _HEAD.size, _PRODUCER.size, _REQUEST.size
 
 SEQUENCE_WINDOW = 64
 """How many sequence numbers below the highest are remembered one by one, per producer."""
+
+NO_DRIFT = np.float32(0)
 
 F32 = npt.NDArray[np.float32]
 
@@ -66,7 +77,10 @@ class Request:
 
 @dataclass(slots=True)
 class Session:
-    """One conversation's state. `packed` is float32[L, 2E + 6], rows in the order of `layers`."""
+    """One conversation's state. `packed` is float32[L, 2E + 6], rows in the order of `layers`.
+
+    `drift` bounds how far ŵ has moved since it was published last (cadence.py).
+    """
 
     model: bytes
     model_revision: bytes
@@ -76,6 +90,7 @@ class Session:
     log_epoch: int = 0
     last_offset: int = -1
     touched_us: int = 0
+    drift: np.float32 = NO_DRIFT
     producers: list[Producer] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
 
@@ -87,6 +102,7 @@ class Session:
                 self.log_epoch,
                 self.last_offset,
                 self.touched_us,
+                self.drift,
                 self.experts,
                 len(self.layers),
                 len(self.producers),
@@ -124,6 +140,14 @@ class Session:
         """The whole session as bytes."""
         return self.head() + self.packed.tobytes()
 
+    @staticmethod
+    def names(data: bytes) -> tuple[bytes, bytes, tuple[int, ...]]:
+        """Model, revision and layers of an encoded session, without the rest."""
+        n_layers, _, _, m, r = struct.unpack_from("<HHHHH", data, HEAD_AT["layers"])
+        middle, end = HEAD_SIZE + m, HEAD_SIZE + m + r
+        layers = struct.unpack_from(f"<{n_layers}i", data, end)
+        return data[HEAD_SIZE:middle], data[middle:end], layers
+
     @classmethod
     def decode(cls, data: bytes) -> Session:
         """The inverse of `encode`; `packed` is a read-only view of `data`. ValueError for other bytes."""
@@ -132,6 +156,7 @@ class Session:
             log_epoch,
             last_offset,
             touched_us,
+            drift,
             experts,
             n_layers,
             n_producers,
@@ -176,6 +201,7 @@ class Session:
             log_epoch,
             last_offset,
             touched_us,
+            np.float32(drift),
             producers,
             requests,
         )

@@ -32,13 +32,13 @@ def rounded(value: float, decimals: int | None) -> float | None:
 def slow_rows(table: Table, records: list[dict[str, Any]], at: Coordinates) -> list[dict[str, Any]]:
     out = []
     for index, value in enumerate(records):
+        if table.needs and not value[table.needs]:
+            continue
         group = value.get("token_rows")
         if table.grain is Grain.CHUNK:
             cells = [(0, 0)]
         elif table.grain is Grain.LAYER:
             cells = [(0, layer) for layer in range(len(value["layers"]))]
-        elif group is None:
-            continue
         else:
             cells = [(t, n) for t in range(group["steps"]) for n in range(len(value["layers"]))]
         for token, layer in cells:

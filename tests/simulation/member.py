@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from routekeel.schemas.codec import Encoder
-from routekeel.schemas.records import DEAD_LETTER, TELEMETRY, WEIGHTS
+from routekeel.schemas.records import DEAD_LETTER, ROUTER_LOGITS, TELEMETRY, WEIGHTS
 from routekeel.schemas.registry import FixedSchemaIds
 from routekeel.streams.app.decoding import LogitsDecoder
 from routekeel.streams.app.metrics import WorkerMetrics
@@ -22,6 +22,7 @@ from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.outputs import OutputBuilder
 from routekeel.streams.topology.partition import PartitionProcessor
 from routekeel.streams.topology.records import Source
+from routekeel.streams.wire.path import compiled_path
 from tests.simulation.broker import TOPIC_ID, Broker
 from tests.simulation.edges import TP, FetchedRecord, SimFaust, SimOutput, SimStateLog
 from tests.simulation.turns import Process
@@ -63,15 +64,15 @@ class Member:
         self.one_at_a_time = asyncio.Lock()
         decoder = LogitsDecoder(ids)
         self._direct_look_ups(decoder)
-        builder = OutputBuilder(
-            config,
-            Encoder(TELEMETRY, ids.register(TELEMETRY, "")).encode,
-            Encoder(WEIGHTS, ids.register(WEIGHTS, "")).encode,
-        )
+        telemetry = Encoder(TELEMETRY, ids.register(TELEMETRY, ""))
+        weights = Encoder(WEIGHTS, ids.register(WEIGHTS, ""))
+        logits_id = ids.register(ROUTER_LOGITS, "")
+        builder = OutputBuilder(config, telemetry.encode, weights.encode)
         letters = Encoder(DEAD_LETTER, ids.register(DEAD_LETTER, ""))
 
         def processor(source: Source, store: StateStore) -> PartitionProcessor:
-            return PartitionProcessor(source, config, decoder.decode, builder, store)
+            compiled = compiled_path(source, config, telemetry, weights, logits_id)
+            return PartitionProcessor(source, config, decoder.decode, builder, store, compiled)
 
         metrics = WorkerMetrics()
         self.partitions = Partitions(

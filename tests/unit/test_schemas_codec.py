@@ -181,3 +181,13 @@ def test_equal_schemas_need_no_resolution_whatever_their_docs_say() -> None:
     data = Encoder(WEIGHTS, ids.add(published)).encode(example(WEIGHTS))
     assert decoder.decode(data) == example(WEIGHTS)
     assert decoder._plans[1][1] is None
+
+
+def test_a_message_about_bad_bytes_holds_no_address() -> None:
+    ids = FixedSchemaIds()
+    value = Encoder(ROUTER_LOGITS, ids.register(ROUTER_LOGITS, "s")).encode(example(ROUTER_LOGITS))
+    decoder = Decoder(ROUTER_LOGITS, ids)
+    for end in range(5, len(value)):
+        with pytest.raises(SchemaError) as caught:
+            decoder.decode(value[:end])
+        assert " at 0x" not in str(caught.value)

@@ -1,0 +1,137 @@
+"""The order of things: who is touched when, on which clock, and who is evicted because of it.
+
+One pass over a batch's accepted records in log order, before anything is computed. It gives every
+record its slot, that is its session's turn between two evictions, and the clock at that record.
+Everything here depends on the log alone, so a replay evicts at the same record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from routekeel.streams.topology.changelog import StateStore, Version
+from routekeel.streams.topology.config import TopologyConfig
+from routekeel.streams.topology.recency import Recency
+from routekeel.streams.topology.records import BatchCounts
+
+I64 = npt.NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Intake:
+    """A batch's sessions. Slots are numbered in the order in which they appear.
+
+    `keys` and `values` (the state before the batch, b"" for a new session) are per slot; `slots` and
+    `clocks` per accepted record; `current` says which slot is a key's last, unless it was evicted.
+    """
+
+    keys: list[bytes] = field(default_factory=list)
+    values: list[bytes] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)
+    clocks: list[int] = field(default_factory=list)
+    current: dict[bytes, int] = field(default_factory=dict)
+
+
+class Roster:
+    """A partition's sessions by recency, its clock, and the changes since the last checkpoint."""
+
+    def __init__(self, config: TopologyConfig, store: StateStore, clock_us: int) -> None:
+        self._config = config
+        self._store = store
+        self._recency = Recency.of(store)
+        self.clock_us = clock_us
+        self.changes: dict[bytes, bytes | None] = {}
+        self.evicted_at: dict[bytes, Version] = {}
+
+    def __len__(self) -> int:
+        return len(self._recency)
+
+    def state_of(self, key: bytes) -> bytes | None:
+        """A session's encoded state as of the last record applied."""
+        if key in self.changes:
+            return self.changes[key]
+        return self._store.get(key)
+
+    def take(
+        self,
+        keys: Sequence[bytes],
+        offsets: Sequence[int],
+        clocks: I64,
+        log_epoch: int,
+        counts: BatchCounts,
+    ) -> Intake:
+        """Take a batch's accepted records in; `clocks` is the clock at each (see `clocks_of`)."""
+        intake = Intake(clocks=clocks.tolist())
+        if not keys:
+            return intake
+        recency, current = self._recency, intake.current
+        if self._nobody_leaves(len(keys), intake.clocks):
+            self._look_up(intake, keys)
+            last_touch = dict(zip(keys, intake.clocks, strict=True))
+            for key in reversed(dict.fromkeys(reversed(keys))):
+                recency.touch(key, last_touch[key])
+        else:
+            for key, offset, clock in zip(keys, offsets, intake.clocks, strict=True):
+                version = Version(log_epoch, offset)
+                while (oldest := recency.oldest()) and oldest[
+                    1
+                ] < clock - self._config.session_ttl_us:
+                    self._evict(oldest[0], version, current)
+                    counts.evicted_idle += 1
+                self._look_up(intake, (key,))
+                recency.touch(key, clock)
+                if len(recency) > self._config.sessions_max and (oldest := recency.oldest()):
+                    self._evict(oldest[0], version, current)
+                    counts.evicted_cap += 1
+        self.clock_us = intake.clocks[-1]
+        return intake
+
+    def _nobody_leaves(self, records: int, clocks: Sequence[int]) -> bool:
+        """Whether no session can become idle, or one too many, in a batch: then only last touches count."""
+        deadline = clocks[-1] - self._config.session_ttl_us
+        oldest = self._recency.oldest()
+        return (
+            len(self._recency) + records <= self._config.sessions_max
+            and clocks[0] >= deadline
+            and (oldest is None or oldest[1] >= deadline)
+        )
+
+    def clocks_of(self, times_us: I64, log_times_us: I64, counts: BatchCounts) -> I64:
+        """The clock at each record: event time drives it, but a clock far ahead of the log's does not."""
+        ceiling = log_times_us + self._config.event_time_skew_us
+        counts.event_time_clamped += int((times_us > ceiling).sum())
+        held = np.minimum(times_us, ceiling)
+        return np.maximum(np.maximum.accumulate(held), self.clock_us) if len(held) else held
+
+    def settle(self, intake: Intake, states: Sequence[bytes]) -> int:
+        """Make the slots' last states the sessions' values; returns by how many bytes changes grew."""
+        grown = 0
+        for key, slot in intake.current.items():
+            value, old = states[slot], self.changes.get(key)
+            grown += len(value) - (len(old) if old is not None else 0)
+            self.changes[key] = value
+        return grown
+
+    def checkpointed(self) -> None:
+        """The changes are in the store."""
+        self.changes, self.evicted_at = {}, {}
+
+    def _look_up(self, intake: Intake, keys: Sequence[bytes]) -> None:
+        current, slots = intake.current, intake.slots
+        for key in keys:
+            slot = current.get(key)
+            if slot is None:
+                slot = current[key] = len(intake.keys)
+                intake.keys.append(key)
+                intake.values.append(self.state_of(key) or b"")
+            slots.append(slot)
+
+    def _evict(self, key: bytes, version: Version, current: dict[bytes, int]) -> None:
+        self._recency.remove(key)
+        current.pop(key, None)
+        self.changes[key] = None
+        self.evicted_at[key] = version
