@@ -7,7 +7,6 @@ depends on where batches begin and end: the same log gives the same bytes, which
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from routekeel.streams.topology.chunk import LogitsChunk, chunk_from
 from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.execute import Plan, execute, non_finite
 from routekeel.streams.topology.outputs import OutputBuilder
+from routekeel.streams.topology.recency import Recency
 from routekeel.streams.topology.records import (
     BatchCounts,
     BatchResult,
@@ -66,9 +66,7 @@ class PartitionProcessor:
         self._changes: dict[bytes, bytes | None] = {}
         self._evicted_at: dict[bytes, Version] = {}
         self._live: dict[bytes, Session] = {}
-        # Sessions by last touch, the least recent first, with the clock at that touch. The clock only
-        # moves forward, so this is the order of idleness too.
-        self._touched: OrderedDict[bytes, int] = _by_last_touch(store)
+        self._touched = Recency.of(store)
         self.dirty_bytes = 0
 
     @property
@@ -178,11 +176,8 @@ class PartitionProcessor:
         if event_time > self._clock_us:
             self._clock_us = event_time
         deadline = self._clock_us - self._config.session_ttl_us
-        while self._touched:
-            key, touched_us = next(iter(self._touched.items()))
-            if touched_us >= deadline:
-                break
-            self._evict(key, record.offset)
+        while (oldest := self._touched.oldest()) is not None and oldest[1] < deadline:
+            self._evict(oldest[0], record.offset)
             counts.evicted_idle += 1
 
     def _session(self, chunk: LogitsChunk, offset: int, counts: BatchCounts) -> tuple[Session, str]:
@@ -205,14 +200,15 @@ class PartitionProcessor:
         return session
 
     def _touch(self, key: bytes, offset: int, counts: BatchCounts) -> None:
-        self._touched[key] = self._clock_us
-        self._touched.move_to_end(key)
+        self._touched.touch(key, self._clock_us)
         if len(self._touched) > self._config.sessions_max:
-            self._evict(next(iter(self._touched)), offset)
+            oldest = self._touched.oldest()
+            assert oldest is not None, "the session just touched is there"
+            self._evict(oldest[0], offset)
             counts.evicted_cap += 1
 
     def _evict(self, key: bytes, offset: int) -> None:
-        del self._touched[key]
+        self._touched.remove(key)
         self._live.pop(key, None)
         self._changes[key] = None
         self._evicted_at[key] = Version(self.watermark.log_epoch, offset)
@@ -226,13 +222,3 @@ class PartitionProcessor:
                 self.dirty_bytes += len(value) - (len(old) if old is not None else 0)
                 self._changes[plan.chunk.session_id] = value
         self._live.clear()
-
-
-def _by_last_touch(store: StateStore) -> OrderedDict[bytes, int]:
-    # The order of touch is the order of the last applied offset, within and across logs.
-    sessions = []
-    for key, value in store.items():
-        session = Session.decode(value)
-        sessions.append((session.log_epoch, session.last_offset, key, session.touched_us))
-    sessions.sort(key=lambda entry: entry[:2])
-    return OrderedDict((key, touched_us) for _, _, key, touched_us in sessions)
