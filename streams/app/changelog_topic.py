@@ -18,7 +18,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from routekeel.streams.errors import ServiceUnavailable
 from routekeel.streams.settings import Settings
 from routekeel.streams.topics import changelog_topic, log_bounds
-from routekeel.streams.topology.changelog import ChangelogReader, ChangelogRecord, StateStore
+from routekeel.streams.topology.changelog import ChangelogRecord, StateStore
+from routekeel.streams.topology.changelog_reader import ChangelogReader
 
 log = logging.getLogger(__name__)
 

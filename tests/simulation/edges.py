@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from routekeel.streams.topology.changelog import ChangelogReader, ChangelogRecord, StateStore
+from routekeel.streams.topology.changelog import ChangelogRecord, StateStore
+from routekeel.streams.topology.changelog_reader import ChangelogReader
 from tests.simulation.broker import Broker
 from tests.simulation.turns import Process
 

@@ -18,7 +18,8 @@ from routekeel.schemas.registry import FixedSchemaIds
 from routekeel.streams.driver import TopologyDriver
 from routekeel.streams.settings import Settings
 from routekeel.streams.sinks.payload import build_payload
-from routekeel.streams.topology.changelog import ChangelogReader, MemoryStore
+from routekeel.streams.topology.changelog import MemoryStore
+from routekeel.streams.topology.changelog_reader import ChangelogReader
 from routekeel.streams.topology.dead_letter import dead_letter_fields
 from routekeel.streams.topology.records import Source as SourceId
 from routekeel.streams.topology.records import SourceRecord
