@@ -48,6 +48,7 @@ from routekeel.streams.topology.watermark import Watermark
 CHECKPOINT_SESSIONS = 5_000
 TAIL_SHARE = 50  # one session in so many changed after the local database was closed
 TOPIC_ID = "bench"
+FOLLOWED_EVERY_S = 0.1
 console = Console(stderr=True)
 
 
@@ -102,29 +103,50 @@ class LogWriter:
         ).encode()  # fmt: skip
 
 
-async def take_over(
+def fresh_worker(
     settings: Settings, case: Case, new_store: Callable[[int], StateStore]
-) -> dict[str, float]:
-    """Assign every partition to a fresh worker's Partitions; seconds until all are ready."""
+) -> tuple[Partitions, WorkerMetrics]:
+    """A worker's partitions, with real processors."""
 
     def new_processor(source: Source, store: StateStore) -> PartitionProcessor:
         config = TopologyConfig(sessions_max=case.sessions)
         return PartitionProcessor(source, config, dict, OutputBuilder(config, str, str), store)  # type: ignore[arg-type]
 
     metrics = WorkerMetrics()
-    partitions = Partitions(
-        settings.topics.logits, ChangelogTopic(settings), new_store, new_processor, metrics
-    )
-    started = time.monotonic()
+    topic, log = settings.topics.logits, ChangelogTopic(settings)
+    return Partitions(topic, log, new_store, new_processor, metrics), metrics
+
+
+def value_of(metrics: WorkerMetrics, name: str) -> float:
+    """A metric's present value."""
+    return metrics.registry.get_sample_value(f"routekeel_{name}") or 0.0
+
+
+async def take_over(case: Case, partitions: Partitions, metrics: WorkerMetrics) -> dict[str, float]:
+    """Assign every partition to the worker; seconds until all are ready. Ends the worker."""
+    started, cpu_started = time.monotonic(), time.process_time()
     mine = set(range(case.partitions))
-    partitions.assign(mine, TOPIC_ID)
+    await partitions.assign(mine, TOPIC_ID)
     owned = [await partitions.get(partition) for partition in mine]
-    seconds = time.monotonic() - started
+    seconds, cpu_s = time.monotonic() - started, time.process_time() - cpu_started
     sessions = sum(one.processor.sessions for one in owned if one is not None)
     assert sessions == case.sessions, f"{sessions} of {case.sessions} sessions came back"
-    read = metrics.registry.get_sample_value("routekeel_worker_recovered_records_total")
-    partitions.close()
-    return {"seconds": seconds, "records_read": float(read or 0)}
+    await partitions.close()
+    read = value_of(metrics, "recovery_records_read_total")
+    return {"seconds": seconds, "cpu_s": cpu_s, "records_read": read}
+
+
+async def take_over_as_standby(
+    settings: Settings, case: Case, writer: LogWriter
+) -> dict[str, float]:
+    """Follow the whole log, let the tail be written as the owner dies, take over."""
+    partitions, metrics = fresh_worker(settings, case, lambda _: MemoryStore())
+    await partitions.assign(set(), TOPIC_ID, range(case.partitions))
+    while value_of(metrics, "worker_standby_records_total") < writer.records:  # noqa: ASYNC110
+        await asyncio.sleep(FOLLOWED_EVERY_S)
+    await partitions.revoke(set())
+    await writer.write(range(0, case.sessions, TAIL_SHARE))
+    return await take_over(case, partitions, metrics)
 
 
 async def run_case(settings: Settings, case: Case, folder: Path) -> dict[str, Any]:
@@ -135,26 +157,29 @@ async def run_case(settings: Settings, case: Case, folder: Path) -> dict[str, An
         await writer.write(range(case.sessions))
     console.print(f"{case}: {writer.records:,} records, {writer.bytes / 2**20:,.0f} MiB")
     written = {"records": writer.records, "bytes": writer.bytes}
-    kinds = {"cold, memory": await take_over(settings, case, lambda _: MemoryStore())}
+    memory = fresh_worker(settings, case, lambda _: MemoryStore())
+    kinds = {"cold, memory": await take_over(case, *memory)}
 
     def database(partition: int) -> StateStore:
         return RocksDbStore(folder / f"{case.layers}-{case.experts}" / f"partition-{partition}")
 
-    kinds["cold, rocksdb"] = await take_over(settings, case, database)
+    kinds["cold, rocksdb"] = await take_over(case, *fresh_worker(settings, case, database))
     await writer.write(range(0, case.sessions, TAIL_SHARE))
-    kinds["warm, rocksdb"] = await take_over(settings, case, database)
+    kinds["warm, rocksdb"] = await take_over(case, *fresh_worker(settings, case, database))
+    kinds["standby, memory"] = await take_over_as_standby(settings, case, writer)
     return {"case": str(case), **written, "kinds": kinds}
 
 
 def print_cases(cases: list[dict[str, Any]]) -> None:
     """The table for people."""
     table = Table(title="taking over all partitions, real broker", box=None)
-    for title in ("sessions", "log", "kind", "records read", "seconds"):
+    for title in ("sessions", "log", "kind", "records read", "seconds", "CPU s"):
         table.add_column(title, justify="left" if title in ("sessions", "kind") else "right")
     for case in cases:
         log = f"{case['records']:,} records, {case['bytes'] / 2**20:,.0f} MiB"
         for kind, result in case["kinds"].items():
-            row = (f"{result['records_read']:,.0f}", f"{result['seconds']:.2f}")
+            read, seconds, cpu_s = (result[k] for k in ("records_read", "seconds", "cpu_s"))
+            row = (f"{read:,.0f}", f"{seconds:.2f}", f"{cpu_s:.2f}")
             table.add_row(case["case"], log, kind, *row)
     Console().print(table)
 
