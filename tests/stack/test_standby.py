@@ -35,12 +35,8 @@ def metric(settings: Settings, process: subprocess.Popen[bytes], name: str) -> f
 
 
 @pytest.mark.parametrize("store", ["memory", "rocksdb"])
-def test_a_standby_takes_over_from_the_tail(
-    system: MakeSystem, store: str, tmp_path: Path
-) -> None:
-    running = system(
-        f"standby-{store}", **{"worker.standby_replicas": 1, "worker.store": store}
-    )
+def test_a_standby_takes_over_from_the_tail(system: MakeSystem, store: str, tmp_path: Path) -> None:
+    running = system(f"standby-{store}", **{"worker.standby_replicas": 1, "worker.store": store})
     settings = running.settings
     ensure_topics(settings)
     workers = [
