@@ -80,6 +80,8 @@ class StateStore(Protocol):
 
     def items(self) -> Iterator[tuple[bytes, bytes]]: ...
 
+    def heads(self) -> Iterator[tuple[bytes, bytes]]: ...
+
     def commit(
         self, changes: Mapping[bytes, bytes | None], watermark: Watermark, position: int
     ) -> None: ...
@@ -102,6 +104,10 @@ class MemoryStore:
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every session."""
         return iter(self._sessions.items())
+
+    def heads(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every session with at least the head of its state; here all of it costs nothing."""
+        return self.items()
 
     def commit(
         self, changes: Mapping[bytes, bytes | None], watermark: Watermark, position: int

@@ -36,8 +36,8 @@ from routekeel.streams.topology.records import Source, SourceRecord
 START_US = 1_790_000_000_000_000
 CHECKPOINT_BYTES = 64 * 2**20  # worker.checkpoint_bytes_max
 CHECKPOINT_CHUNKS = 20_000  # about worker.checkpoint_interval_s
-WARM_UP_SESSIONS = 1_000
-WARM_UP_BATCHES = 8
+WARM_UP_SESSIONS = CHECKPOINT_CHUNKS  # the base holds what lies between two checkpoints
+WARM_UP_CHUNKS = 2 * CHECKPOINT_CHUNKS
 VARIETY = 64
 RATIO_MAX = 2.0
 DRIFT_MAX = 0.05
@@ -171,7 +171,7 @@ def soak_run(soak: Soak) -> dict[str, Any]:
     """Warm up, take the base, soak; the figures."""
     warm = Run(Soak(WARM_UP_SESSIONS, 0, soak.tokens, soak.layers, soak.experts, soak.batch, 0.0))
     turns = sessions_of(warm.soak)
-    for _ in range(WARM_UP_BATCHES):
+    while warm.totals.chunks < WARM_UP_CHUNKS:
         warm.apply(turns, soak.batch)
     warm.checkpoint()
     del warm
