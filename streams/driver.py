@@ -13,12 +13,8 @@ from typing import Any
 from routekeel.schemas.codec import Decoder, Encoder
 from routekeel.schemas.records import ROUTER_LOGITS, TELEMETRY, WEIGHTS
 from routekeel.schemas.registry import FixedSchemaIds, SchemaRegistry
-from routekeel.streams.topology.changelog import (
-    ChangelogReader,
-    ChangelogRecord,
-    MemoryStore,
-    StateStore,
-)
+from routekeel.streams.topology.changelog import ChangelogRecord, MemoryStore, StateStore
+from routekeel.streams.topology.changelog_reader import ChangelogReader
 from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.decoding import decode_or_refuse
 from routekeel.streams.topology.outputs import OutputBuilder

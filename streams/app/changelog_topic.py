@@ -1,4 +1,4 @@
-"""Reads a partition's changelog into its store, and writes checkpoints to it.
+"""The state log on the broker: reads a partition's changelog, follows those of others, writes checkpoints.
 
 Reading is librdkafka's work and not Faust's table recovery: that one applies records one by one
 (about 10,000 a second), logs and goes on when a record fails, and cannot leave out a torn tail
@@ -8,96 +8,63 @@ Reading is librdkafka's work and not Faust's table recovery: that one applies re
 from __future__ import annotations
 
 import asyncio
-import logging
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from routekeel.streams.app.partitions import Progress
+from routekeel.streams.app.standby import Followed
 from routekeel.streams.errors import ServiceUnavailable
 from routekeel.streams.settings import Settings
-from routekeel.streams.topics import changelog_topic, log_bounds
-from routekeel.streams.topology.changelog import ChangelogReader, ChangelogRecord, StateStore
-
-log = logging.getLogger(__name__)
+from routekeel.streams.topics import admin_client, changelog_topic, log_bounds
+from routekeel.streams.topology.changelog import ChangelogRecord
+from routekeel.streams.topology.changelog_reader import ChangelogReader
 
 READ_BATCH = 10_000
 READ_WAIT_S = 0.1
+READ_QUEUE_KB = 32_768
+"""What librdkafka may have fetched ahead, per partition being recovered and for all that are followed."""
+RECOVERY_THREADS = 4
+FOLLOW_WAIT_S = 0.2
+FOLLOW_ENDS_EVERY_S = 1.0
 BROKER_TIMEOUT_S = 30.0
-
-Progress = Callable[[int, int], None]
-"""Called with (records read, records in all) while a changelog is read."""
-
-
-def recover(
-    settings: Settings, partition: int, store: StateStore, progress: Progress | None = None
-) -> int:
-    """Bring `store` up to the end of its changelog; returns how many records were read. Blocking.
-
-    Raises ServiceUnavailable when the broker does not answer, ValueError for a foreign record.
-    """
-    topic = changelog_topic(settings)
-    consumer = Consumer(
-        settings.kafka.client_config()
-        | {
-            "group.id": f"{settings.worker.app_id}-recovery",
-            "enable.auto.commit": False,
-            "auto.offset.reset": "error",
-            "enable.partition.eof": False,
-            "fetch.wait.max.ms": 20,
-            "queued.max.messages.kbytes": 131_072,
-        }
-    )
-    try:
-        tp = TopicPartition(topic, partition)
-        low, high = log_bounds(settings, [(topic, partition)])[topic, partition]
-        start = max(low, store.position + 1)
-        if store.position >= high:
-            raise ValueError(
-                f"the local store of {topic}[{partition}] is ahead of the changelog "
-                f"({store.position} ≥ {high}): the topic was recreated; remove the local store"
-            )
-        tp.offset = start
-        consumer.assign([tp])
-        return _read(consumer, store, start, high, progress)
-    except KafkaException as error:
-        raise ServiceUnavailable(
-            f"cannot read the state log {topic}[{partition}]: {error.args[0].str()}"
-        ) from error
-    finally:
-        consumer.close()
+WRITE_QUEUE_RECORDS = 2_000_000
+WRITE_QUEUE_KB = 1_048_576
 
 
-def _read(
-    consumer: Consumer, store: StateStore, start: int, high: int, progress: Progress | None
-) -> int:
-    reader = ChangelogReader(store)
-    position, silent_since = start, time.monotonic()
-    while position < high:
+def feed(reader: ChangelogReader, message: Message) -> None:
+    """One message. Raises KafkaException for an error in its place, ValueError for a foreign record."""
+    error = message.error()
+    if error is not None:
+        raise KafkaException(error)
+    value = message.value()
+    # Only tombstones have headers, and asking for them costs as much as the rest together.
+    headers = None if value is not None else message.headers()
+    reader.feed(message.offset(), message.key(), value, headers)
+
+
+def read_to(consumer: Consumer, reader: ChangelogReader, high: int, progress: Progress) -> None:
+    """Read the assigned partition until `high`. Raises KafkaException, also when nothing comes."""
+    start, silent_since = reader.next_offset, time.monotonic()
+    while reader.next_offset < high:
         # consume() waits for as many as are asked for: compaction may have left fewer.
         messages: list[Message] = consumer.consume(
-            min(READ_BATCH, high - position), timeout=READ_WAIT_S
+            min(READ_BATCH, high - reader.next_offset), timeout=READ_WAIT_S
         )
         for message in messages:
-            error = message.error()
-            if error is not None:
-                raise KafkaException(error)
-            reader.feed(message.offset(), message.key(), message.value(), message.headers())
-            position = message.offset() + 1
+            feed(reader, message)
         if messages:
             silent_since = time.monotonic()
-            if progress is not None:
-                progress(position - start, high - start)
-            continue
-        # Compaction may have removed the very last offsets: then the position moves, records do not.
-        moved = consumer.position(consumer.assignment())[0].offset
-        position = max(position, moved)
-        if time.monotonic() - silent_since > BROKER_TIMEOUT_S:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-    if reader.torn:
-        log.info("left out %d records of a checkpoint that was never finished", reader.torn)
-    return reader.records
+        else:
+            # Compaction may have removed the last offsets: then the position moves, records do not.
+            reader.caught_up(consumer.position(consumer.assignment())[0].offset)
+            if time.monotonic() - silent_since > BROKER_TIMEOUT_S:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        progress(min(reader.next_offset, high) - start, high - start)
 
 
 class ChangelogTopic:
@@ -106,6 +73,8 @@ class ChangelogTopic:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._topic = changelog_topic(settings)
+        self._admin = admin_client(settings)
+        self._threads = ThreadPoolExecutor(RECOVERY_THREADS, "recovery")
         self._producer = Producer(
             settings.kafka.client_config()
             | {
@@ -113,19 +82,89 @@ class ChangelogTopic:
                 "linger.ms": 1,
                 "compression.type": "lz4",
                 "message.max.bytes": settings.topics.record_bytes_max,
-                "queue.buffering.max.messages": 2_000_000,
-                "queue.buffering.max.kbytes": 1_048_576,
+                "queue.buffering.max.messages": WRITE_QUEUE_RECORDS,
+                "queue.buffering.max.kbytes": WRITE_QUEUE_KB,
             }
         )
 
-    async def recover(self, partition: int, store: StateStore) -> int:
-        """Bring a store up to the end of its changelog; how many records were read."""
-
-        def progress(done: int, total: int) -> None:
-            log.info("recovering partition %d: %d of %d changelog records", partition, done, total)
-
+    async def recover(self, partition: int, reader: ChangelogReader, progress: Progress) -> None:
+        """Read on to the present end. Raises ServiceUnavailable when the broker does not answer,
+        ValueError for a foreign record or a store of another log.
+        """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, recover, self._settings, partition, store, progress)
+        await loop.run_in_executor(self._threads, self._recover, partition, reader, progress)
+
+    def _recover(self, partition: int, reader: ChangelogReader, progress: Progress) -> None:
+        low, high = self._bounds([partition])[partition]
+        if reader.next_offset > high:
+            raise ValueError(
+                f"the local store of {self._topic}[{partition}] is ahead of the changelog "
+                f"({reader.next_offset} > {high}): the topic was recreated; remove the local store"
+            )
+        reader.caught_up(low)
+        progress(0, high - reader.next_offset)
+        if reader.next_offset == high:
+            return
+        consumer = self._consumer()
+        try:
+            consumer.assign([TopicPartition(self._topic, partition, reader.next_offset)])
+            read_to(consumer, reader, high, progress)
+        except KafkaException as error:
+            raise ServiceUnavailable(
+                f"cannot read the state log {self._topic}[{partition}]: {error.args[0].str()}"
+            ) from error
+        finally:
+            consumer.close()
+
+    async def follow(
+        self, readers: Mapping[int, ChangelogReader], stop: threading.Event, followed: Followed
+    ) -> None:
+        """Feed the readers with what is written until `stop` is set; in a thread of its own, since it
+        may last for days.
+        """
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1, "standby") as thread:
+            await loop.run_in_executor(thread, self._follow, readers, stop, followed)
+
+    def _follow(
+        self, readers: Mapping[int, ChangelogReader], stop: threading.Event, followed: Followed
+    ) -> None:
+        for partition, (low, _) in self._bounds(list(readers)).items():
+            readers[partition].caught_up(low)
+        consumer = self._consumer()
+        try:
+            consumer.assign(
+                [TopicPartition(self._topic, p, r.next_offset) for p, r in readers.items()]
+            )
+            asked_at = 0.0
+            while not stop.is_set():
+                messages = consumer.consume(READ_BATCH, timeout=FOLLOW_WAIT_S)
+                for message in messages:
+                    feed(readers[message.partition()], message)
+                if time.monotonic() - asked_at >= FOLLOW_ENDS_EVERY_S:
+                    asked_at = time.monotonic()
+                    ends = self._bounds(list(readers))
+                    behind = sum(max(0, ends[p][1] - r.next_offset) for p, r in readers.items())
+                followed(len(messages), behind)
+        finally:
+            consumer.close()
+
+    def _bounds(self, partitions: list[int]) -> dict[int, tuple[int, int]]:
+        found = log_bounds(self._settings, [(self._topic, p) for p in partitions], self._admin)
+        return {partition: bounds for (_, partition), bounds in found.items()}
+
+    def _consumer(self) -> Consumer:
+        return Consumer(
+            self._settings.kafka.client_config()
+            | {
+                "group.id": f"{self._settings.worker.app_id}-recovery",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "error",
+                "enable.partition.eof": False,
+                "fetch.wait.max.ms": 20,
+                "queued.max.messages.kbytes": READ_QUEUE_KB,
+            }
+        )
 
     async def write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
         """Write a checkpoint: (offset of the last record, bytes). Raises KafkaException when one failed."""

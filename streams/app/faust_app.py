@@ -39,6 +39,8 @@ def create_app(settings: Settings, committable_offset: CommittableOffset) -> fau
         topic_disable_leader=True,
         topic_allow_declare=False,
         topic_partitions=settings.topics.partitions,
+        # No table is registered: what the assignor makes of this, app/standby.py acts upon.
+        table_standby_replicas=worker.standby_replicas,
         datadir=str(worker.store_dir),
         agent_supervisor=CrashingSupervisor,
         ConsumerScheduler=CoalescingScheduler,

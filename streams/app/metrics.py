@@ -68,7 +68,25 @@ class WorkerMetrics:
         self.changelog_bytes = counter("changelog_bytes_total", "Bytes written to the changelog.")
         self.input_bytes = counter("input_bytes_total", "Bytes of the records taken.")
         self.recoveries = counter("recoveries_total", "Partitions recovered from the changelog.")
-        self.recovered_records = counter("recovered_records_total", "Changelog records read.")
+        self.recovery_records_read = Counter(
+            "routekeel_recovery_records_read_total",
+            "Changelog records read to take partitions over.",
+            registry=self.registry,
+        )
+        self.recovery_records_remaining = Gauge(
+            "routekeel_recovery_records_remaining",
+            "Changelog records still to read before every partition is ready.",
+            registry=self.registry,
+        )
+        self.foreign_writes = counter(
+            "foreign_checkpoints_total", "Checkpoints between whose records another process wrote."
+        )
+        self.standby_partitions = gauge("standby_partitions", "Partitions followed as a standby.")
+        self.standby_records = counter("standby_records_total", "Changelog records followed.")
+        self.standby_lag = gauge("standby_lag_records", "Changelog records a standby is behind.")
+        self.standby_failures = counter(
+            "standby_failures_total", "Times the following of changelogs ended with an error."
+        )
         self.recovery_s = histogram(
             "recovery_seconds", "Time to recover a partition.", SECONDS_BUCKETS
         )

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from routekeel.streams.app.metrics import WorkerMetrics
+from routekeel.streams.app.recovery_progress import RecoveryProgress
+from routekeel.streams.app.standby import Followed, Standbys
 from routekeel.streams.topology.changelog import ChangelogRecord, StateStore
+from routekeel.streams.topology.changelog_reader import ChangelogReader
 from routekeel.streams.topology.partition import PartitionProcessor
 from routekeel.streams.topology.records import Source
 
@@ -34,8 +38,14 @@ class OwnedPartition:
 class StateLog(Protocol):
     """The changelog of every partition, as the partitions see it."""
 
-    async def recover(self, partition: int, store: StateStore) -> int:
-        """Bring a store up to the end of its changelog; how many records were read."""
+    async def recover(self, partition: int, reader: ChangelogReader, progress: Progress) -> None:
+        """Read on to the changelog's present end; `progress` gets (records read, to read in all)."""
+        ...
+
+    async def follow(
+        self, readers: Mapping[int, ChangelogReader], stop: threading.Event, followed: Followed
+    ) -> None:
+        """Feed the readers with what is written, until `stop` is set (app/standby.py)."""
         ...
 
     async def write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
@@ -43,6 +53,7 @@ class StateLog(Protocol):
         ...
 
 
+Progress = Callable[[int, int], None]
 StoreFactory = Callable[[int], StateStore]
 ProcessorFactory = Callable[[Source, StateStore], PartitionProcessor]
 
@@ -57,6 +68,7 @@ class Partitions:
         new_store: StoreFactory,
         new_processor: ProcessorFactory,
         metrics: WorkerMetrics,
+        progress: RecoveryProgress | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._topic = topic
@@ -65,7 +77,9 @@ class Partitions:
         self._new_processor = new_processor
         self._metrics = metrics
         self._clock = clock
-        self._stores: dict[int, StateStore] = {}
+        self._progress = progress or RecoveryProgress(metrics)
+        self._readers: dict[int, ChangelogReader] = {}
+        self._standbys = Standbys(state_log.follow, metrics)
         self._owned: dict[int, asyncio.Task[OwnedPartition]] = {}
         self.topic_id = ""
 
@@ -74,16 +88,22 @@ class Partitions:
         """The partitions of the present assignment."""
         return set(self._owned)
 
-    def assign(self, partitions: set[int], topic_id: str) -> None:
-        """Take over `partitions`, and drop what is kept of others."""
+    async def assign(
+        self, partitions: set[int], topic_id: str, standby: Collection[int] = ()
+    ) -> None:
+        """Take over `partitions`, stand by for `standby`, and drop what is kept of others."""
         self.topic_id = topic_id
-        for partition in set(self._stores) - partitions:
-            self._stores.pop(partition).close()
+        await self._standbys.stop()
+        followed = set(standby) - partitions
+        for partition in set(self._readers) - partitions - followed:
+            self._readers.pop(partition).store.close()
         for partition in partitions:
             self._owned[partition] = asyncio.ensure_future(self._recover(partition))
+        self._standbys.start({partition: self._reader(partition) for partition in followed})
 
     async def revoke(self, partitions: set[int]) -> None:
         """Give partitions up: work on them stops, their stores stay until the next assignment."""
+        await self._standbys.stop()
         for partition in partitions & set(self._owned):
             task = self._owned.pop(partition)
             if task.done() and not task.cancelled() and task.exception() is None:
@@ -126,8 +146,16 @@ class Partitions:
         started = self._clock()
         applied = processor.watermark.applied_offset
         records = processor.checkpoint()
-        position, size = await self._state_log.write(processor.source.partition, records)
-        processor.checkpointed(position)
+        reader = self._readers[processor.source.partition]
+        foreign = reader.foreign_writes
+        last_offset, size = await self._state_log.write(processor.source.partition, records)
+        processor.checkpointed(reader.wrote(len(records), last_offset, processor.watermark))
+        if reader.foreign_writes > foreign:
+            self._metrics.foreign_writes.inc()
+            log.warning(
+                "another process wrote to the state log of partition %d, too: one that was stopped and woke "
+                "up, or another group with the same worker.app_id", processor.source.partition,
+            )  # fmt: skip
         owned.durable_offset = applied
         self._metrics.checkpoints.inc()
         self._metrics.changelog_bytes.inc(size)
@@ -135,20 +163,28 @@ class Partitions:
 
     async def _recover(self, partition: int) -> OwnedPartition:
         started = self._clock()
-        store = self._stores.get(partition)
-        if store is None:
-            store = self._stores[partition] = self._new_store(partition)
-        records = await self._state_log.recover(partition, store)
+        reader = self._reader(partition)
+        before = reader.records
+
+        def progress(read: int, total: int) -> None:
+            self._progress.update(partition, read, total)
+
+        try:
+            await self._state_log.recover(partition, reader, progress)
+        finally:
+            self._progress.finished(partition)
         source = Source(self._topic, self.topic_id, partition)
-        processor = self._new_processor(source, store)
+        processor = self._new_processor(source, reader.store)
+        records = reader.records - before
         elapsed = self._clock() - started
         self._metrics.recoveries.inc()
-        self._metrics.recovered_records.inc(records)
         self._metrics.recovery_s.observe(elapsed)
         log.info(
             "partition %d recovered in %.2f s: %d sessions, %d changelog records, applied to offset %d",
             partition, elapsed, processor.sessions, records, processor.watermark.applied_offset,
         )  # fmt: skip
+        if reader.torn:
+            log.info("left out %d records of a checkpoint that was never finished", reader.torn)
         if processor.recreated:
             self._metrics.recreated_topics.inc()
             log.warning(
@@ -158,8 +194,15 @@ class Partitions:
         durable = -1 if processor.recreated else processor.watermark.applied_offset
         return OwnedPartition(processor, durable_offset=durable)
 
-    def close(self) -> None:
+    def _reader(self, partition: int) -> ChangelogReader:
+        reader = self._readers.get(partition)
+        if reader is None:
+            reader = self._readers[partition] = ChangelogReader(self._new_store(partition))
+        return reader
+
+    async def close(self) -> None:
         """Release the stores."""
-        for store in self._stores.values():
-            store.close()
-        self._stores.clear()
+        await self._standbys.stop()
+        for reader in self._readers.values():
+            reader.store.close()
+        self._readers.clear()

@@ -27,6 +27,7 @@ from routekeel.streams.app.lag import LagWatch
 from routekeel.streams.app.metrics import WorkerMetrics
 from routekeel.streams.app.output import OutputProducer
 from routekeel.streams.app.partitions import Partitions
+from routekeel.streams.app.recovery_progress import OnProgress, RecoveryProgress
 from routekeel.streams.app.rocksdb_store import RocksDbStore
 from routekeel.streams.app.web import exercise_controller, serve, web_app
 from routekeel.streams.app.worker import StreamWorker
@@ -66,8 +67,12 @@ def run_worker(
     *,
     until_idle_s: float | None = None,
     on_ready: Callable[[str], None] | None = None,
+    on_recovery: OnProgress | None = None,
 ) -> WorkerResult:
     """Run a worker until SIGTERM, Ctrl-C, idleness (where asked for) or an error. Blocking.
+
+    `on_recovery` gets (changelog records read, records in all) while partitions are taken over; it is
+    called in the reading threads, one call at a time.
 
     Raises ServiceUnavailable when Kafka or the registry cannot be reached at the start,
     ConfigurationError when a topic is missing or the store's folder cannot be made, WorkerFailed
@@ -79,7 +84,7 @@ def run_worker(
         [topics.logits, topics.telemetry, topics.weights, topics.dlq, changelog_topic(settings)],
     )
     _make_folder(settings.worker.store_dir)
-    return asyncio.run(_run(settings, until_idle_s, on_ready))
+    return asyncio.run(_run(settings, until_idle_s, on_ready, on_recovery))
 
 
 def _make_folder(path: Path) -> None:
@@ -93,13 +98,17 @@ def _make_folder(path: Path) -> None:
 
 
 async def _run(
-    settings: Settings, until_idle_s: float | None, on_ready: Callable[[str], None] | None
+    settings: Settings,
+    until_idle_s: float | None,
+    on_ready: Callable[[str], None] | None,
+    on_recovery: OnProgress | None,
 ) -> WorkerResult:
     started = time.monotonic()
     config = topology_config(settings)
     controller = exercise_controller(config.control, config.kernel)  # compiles the kernel, too
     metrics = WorkerMetrics()
-    worker, partitions = _assemble(settings, config, metrics)
+    progress = RecoveryProgress(metrics, on_recovery)
+    worker, partitions = _assemble(settings, config, metrics, progress)
     watch = LagWatch(settings, partitions, metrics)
 
     def health() -> dict[str, Any]:
@@ -136,7 +145,7 @@ async def _run(
         runtime_file.unlink(missing_ok=True)
         await runner.cleanup()
         await _stop_app(worker)
-        partitions.close()
+        await partitions.close()
 
 
 def _calm_garbage_collector() -> None:
@@ -147,7 +156,7 @@ def _calm_garbage_collector() -> None:
 
 
 def _assemble(
-    settings: Settings, config: TopologyConfig, metrics: WorkerMetrics
+    settings: Settings, config: TopologyConfig, metrics: WorkerMetrics, progress: RecoveryProgress
 ) -> tuple[StreamWorker, Partitions]:
     registry = settings.registry
     ids = SchemaIds(
@@ -187,7 +196,7 @@ def _assemble(
         return found[topics.logits].topic_id if topics.logits in found else ""
 
     partitions = Partitions(
-        topics.logits, ChangelogTopic(settings), new_store, new_processor, metrics
+        topics.logits, ChangelogTopic(settings), new_store, new_processor, metrics, progress
     )
     app = create_app(settings, lambda topic, partition: partitions.committable(partition))
     output = OutputProducer(settings)

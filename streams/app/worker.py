@@ -119,8 +119,15 @@ class StreamWorker:
     async def _assigned(self, app: Any, assigned: set[TP], **_: Any) -> None:
         mine = {tp.partition for tp in assigned if tp.topic == self.settings.topics.logits}
         topic_id = await self._current_topic_id()
-        self.partitions.assign(mine, topic_id)
+        await self.partitions.assign(mine, topic_id, self._standby())
         self._start_all(mine)
+
+    def _standby(self) -> set[int]:
+        """The partitions whose state this worker keeps a copy of, by the group's assignment."""
+        if not self.settings.worker.standby_replicas:
+            return set()
+        tps: set[TP] = self.app.assignor.assigned_standbys()
+        return {tp.partition for tp in tps if tp.topic == self.settings.topics.logits}
 
     def _start_all(self, partitions: set[int]) -> None:
         self._starting = [
@@ -192,7 +199,7 @@ class StreamWorker:
             async with self._busy:
                 mine = self.partitions.assigned
                 await self.partitions.revoke(mine)
-                self.partitions.assign(mine, topic_id)
+                await self.partitions.assign(mine, topic_id, self._standby())
             self._start_all(mine)
             return False
         if first <= applied:

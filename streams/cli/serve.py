@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -45,6 +47,24 @@ def configure_logging(level: str) -> None:
     logging.getLogger("routekeel").setLevel(number)
 
 
+@contextmanager
+def recovery_shown() -> Iterator[Callable[[int, int], None] | None]:
+    """On a terminal, a bar that shows while the state log is read; elsewhere the log lines tell."""
+    if not stderr.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("recovering the state"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=stderr, transient=True) as bar:
+        task = bar.add_task("recovery", total=None, visible=False)
+
+        def show(read: int, total: int) -> None:
+            bar.update(task, completed=read, total=total, visible=read < total)
+
+        yield show
+
+
 def worker(
     until_idle: UntilIdle = None,
     config: ConfigFlag = None,
@@ -59,7 +79,8 @@ def worker(
 
         configure_logging(log_level)
         settings = settings_from(config, set_).settings
-        result = run_worker(settings, until_idle_s=until_idle)
+        with recovery_shown() as on_recovery:
+            result = run_worker(settings, until_idle_s=until_idle, on_recovery=on_recovery)
         if json:
             emit_json({"ok": True, **asdict(result)})
         else:

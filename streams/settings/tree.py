@@ -129,6 +129,14 @@ class WorkerSettings(Section):
     )
     store: Literal["memory", "rocksdb"] = "memory"
     store_dir: Path = Path(".routekeel/worker")
+    standby_replicas: int = Field(
+        0,
+        ge=0,
+        le=16,
+        description="Workers besides the owner that keep a copy of each partition's state, so that a "
+        "takeover reads only the tail. Each costs the state's memory and reading the changelog once "
+        "more; a group of one worker gains nothing.",
+    )
     kernel: Literal["auto", "numba", "numpy"] = "auto"
     web_host: str = Field("127.0.0.1", description="Where /metrics and /health are served.")
     web_port: int = Field(

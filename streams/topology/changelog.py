@@ -7,7 +7,8 @@ which the session was evicted (in a header, since its value is empty), a waterma
 applied at all. Because operators are deterministic, a session's value at version v is right for every
 watermark M ≥ v unless a later version ≤ M exists. Reading back thus means: M is the highest watermark
 seen; of each key take the highest version ≤ M; versions above M are the torn tail and are left out.
-This holds for any interleaving of writers too, a stopped process that wakes up late included.
+This holds for any interleaving of writers too, a stopped process that wakes up late included
+(changelog_reader.py reads by this rule).
 
 Compaction keeps the newest record of a key, which could be a torn one; the topic's
 min.compaction.lag.ms leaves hours for the next checkpoint, which rewrites exactly those keys.
@@ -16,7 +17,7 @@ min.compaction.lag.ms leaves hours for the next checkpoint, which rewrites exact
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from routekeel.streams.topology.watermark import WATERMARK_KEY, Watermark
@@ -41,10 +42,16 @@ class ChangelogRecord(NamedTuple):
     headers: list[tuple[str, bytes]] | None
 
 
-def session_version(value: bytes) -> Version:
-    """The version of an encoded session, without decoding the rest."""
+def session_version(value: bytes) -> tuple[int, int]:
+    """The version of an encoded session, without decoding the rest; a plain tuple, for speed."""
     _, log_epoch, last_offset = _SESSION_VERSION.unpack_from(value)
-    return Version(log_epoch, last_offset)
+    return log_epoch, last_offset
+
+
+def tombstone_version(header: bytes) -> tuple[int, int]:
+    """The version in a tombstone's header."""
+    log_epoch, offset = _TOMBSTONE.unpack(header)
+    return log_epoch, offset
 
 
 def checkpoint_records(
@@ -73,6 +80,8 @@ class StateStore(Protocol):
 
     def items(self) -> Iterator[tuple[bytes, bytes]]: ...
 
+    def heads(self) -> Iterator[tuple[bytes, bytes]]: ...
+
     def commit(
         self, changes: Mapping[bytes, bytes | None], watermark: Watermark, position: int
     ) -> None: ...
@@ -96,6 +105,10 @@ class MemoryStore:
         """Every session."""
         return iter(self._sessions.items())
 
+    def heads(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every session with at least the head of its state; here all of it costs nothing."""
+        return self.items()
+
     def commit(
         self, changes: Mapping[bytes, bytes | None], watermark: Watermark, position: int
     ) -> None:
@@ -109,87 +122,3 @@ class MemoryStore:
 
     def close(self) -> None:
         """Nothing to release."""
-
-
-class _Pending(NamedTuple):
-    version: Version
-    value: bytes | None
-    offset: int
-
-
-class ChangelogReader:
-    """Feeds a store from changelog records, one partition, in log order, by the rule above."""
-
-    def __init__(self, store: StateStore) -> None:
-        self._store = store
-        self._pending: dict[bytes, list[_Pending]] = {}
-        # A slow writer's late session must not bring back one that was evicted after it.
-        self._evicted: dict[bytes, Version] = {}
-        self.records = 0
-
-    @property
-    def torn(self) -> int:
-        """Records that no watermark has covered so far; at the end of the log, the torn tail."""
-        return sum(len(entries) for entries in self._pending.values())
-
-    def feed(
-        self,
-        offset: int,
-        key: bytes,
-        value: bytes | None,
-        headers: Sequence[tuple[str, bytes | None]] | None,
-    ) -> None:
-        """Take the record at `offset` of the changelog. ValueError for one that is not ours."""
-        self.records += 1
-        if key != WATERMARK_KEY:
-            self._pending.setdefault(key, []).append(
-                _Pending(_version(value, headers), value, offset)
-            )
-            return
-        if value is None:
-            raise ValueError("the changelog holds a tombstone for the watermark")
-        mark = Watermark.decode(value)
-        current = self._store.watermark
-        if current is not None and _reach(mark) < _reach(current):
-            mark = current  # an older writer's: it proves nothing new
-        self._promote(mark, offset)
-
-    def _promote(self, mark: Watermark, offset: int) -> None:
-        reach = _reach(mark)
-        changes: dict[bytes, bytes | None] = {}
-        later: dict[bytes, list[_Pending]] = {}
-        for key, entries in self._pending.items():
-            ready = [entry for entry in entries if entry.version <= reach]
-            if len(ready) < len(entries):
-                later[key] = [entry for entry in entries if entry.version > reach]
-            if ready:
-                newest = max(ready, key=lambda entry: entry.version)
-                if newest.version >= self._known(key):
-                    changes[key] = newest.value
-                    if newest.value is None:
-                        self._evicted[key] = newest.version
-        self._pending = later
-        # What is still pending must be read again by whoever starts from this position.
-        first_pending = min(
-            (entry.offset for entries in later.values() for entry in entries), default=offset + 1
-        )
-        self._store.commit(changes, mark, min(offset, first_pending - 1))
-
-    def _known(self, key: bytes) -> Version:
-        value = self._store.get(key)
-        return (
-            session_version(value) if value is not None else self._evicted.get(key, Version(0, -1))
-        )
-
-
-def _version(value: bytes | None, headers: Sequence[tuple[str, bytes | None]] | None) -> Version:
-    if value is not None:
-        return session_version(value)
-    for name, data in headers or ():
-        if name == VERSION_HEADER and data is not None:
-            return Version(*_TOMBSTONE.unpack(data))
-    raise ValueError("a tombstone in the changelog has no version header")
-
-
-def _reach(mark: Watermark) -> Version:
-    return Version(mark.log_epoch, mark.applied_offset)

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 _TOUCH = struct.Struct("<BIqq")  # the first fields of session.py's head
+TOUCH_BYTES = _TOUCH.size
 _ENDS = 0  # the slot that stands before the first session and behind the last
 
 
@@ -32,9 +33,9 @@ def touch_of(value: bytes) -> Touch:
 
 
 class Sessions(Protocol):
-    """What the order is built from: every session with its encoded state."""
+    """What the order is built from: every session with the first TOUCH_BYTES of its state, or more."""
 
-    def items(self) -> Iterator[tuple[bytes, bytes]]: ...
+    def heads(self) -> Iterator[tuple[bytes, bytes]]: ...
 
 
 class Recency:
@@ -56,8 +57,8 @@ class Recency:
         """The order of the sessions in a store: of their last offsets, within and across logs."""
         keys: list[bytes] = []
         epochs, offsets, clocks = array("q"), array("q"), array("q")
-        for key, value in sessions.items():
-            _, log_epoch, offset, clock_us = _TOUCH.unpack_from(value)
+        for key, head in sessions.heads():
+            _, log_epoch, offset, clock_us = _TOUCH.unpack_from(head)
             keys.append(key)
             epochs.append(log_epoch)
             offsets.append(offset)

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from routekeel.operators.state import initial_rows
 from routekeel.streams.topology.changelog import (
-    ChangelogReader,
     ChangelogRecord,
     MemoryStore,
     Version,
     checkpoint_records,
 )
+from routekeel.streams.topology.changelog_reader import ChangelogReader
 from routekeel.streams.topology.session import Session
 from routekeel.streams.topology.watermark import WATERMARK_KEY, Watermark
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from routekeel.streams.topology.changelog import ChangelogReader, ChangelogRecord, StateStore
+from routekeel.streams.topology.changelog import ChangelogRecord
+from routekeel.streams.topology.changelog_reader import ChangelogReader
 from tests.simulation.broker import Broker
 from tests.simulation.turns import Process
 
@@ -76,17 +78,28 @@ class SimStateLog:
         self._process, self._broker, self._rng = process, broker, rng
         self.writing: tuple[int, deque[ChangelogRecord]] | None = None
 
-    async def recover(self, partition: int, store: StateStore) -> int:
+    async def recover(
+        self, partition: int, reader: ChangelogReader, progress: Callable[[int, int], None]
+    ) -> None:
         await self._process.turn(f"recover {partition}")
-        reader = ChangelogReader(store)
         log = self._broker.changelog[partition]
         high = len(log)  # what comes after this was asked is not waited for
-        for offset in range(store.position + 1, high):
+        for offset in range(reader.next_offset, high):
             if self._rng.random() < 0.1:
                 await self._process.turn(f"recover {partition} at {offset}")
-            record = log[offset]
-            reader.feed(offset, record.key, record.value, record.headers)
-        return reader.records
+            reader.feed(offset, *log[offset])
+            progress(offset, high)
+
+    async def follow(
+        self, readers: Mapping[int, ChangelogReader], stop: threading.Event, followed: Any
+    ) -> None:
+        while not stop.is_set():
+            await self._process.turn("follow")
+            for partition, reader in readers.items():
+                log = self._broker.changelog[partition]
+                end = min(len(log), reader.next_offset + self._rng.randint(0, 5))
+                for offset in range(reader.next_offset, end):
+                    reader.feed(offset, *log[offset])
 
     async def write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
         log = self._broker.changelog[partition]
@@ -112,6 +125,7 @@ class SimFaust:
         self.on_partitions_revoked = SimpleNamespace(connect=self._connect("revoked"))
         self.callbacks: dict[str, Callable[..., Any]] = {}
         self.consume: Callable[..., Any] | None = None
+        self.assignor = SimpleNamespace(assigned_standbys=lambda: member.standby)
 
     def _connect(self, name: str) -> Callable[[Any], None]:
         return lambda callback: self.callbacks.__setitem__(name, callback)

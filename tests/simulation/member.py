@@ -54,6 +54,7 @@ class Member:
         self.process, self.broker, self.rng, self.faults = process, broker, rng, faults
         self.settings = settings
         self.assigned: set[int] = set()
+        self.standby: set[TP] = set()
         self.positions: dict[int, int] = {}
         self.queue: deque[tuple[int, list[FetchedRecord]]] = deque()
         self.output = SimOutput(process, broker, rng)
@@ -169,7 +170,9 @@ class Member:
                 self.queue.clear()
             self.positions = {p: self.broker.committed.get(p, 0) for p in partitions}
             self.assigned = partitions
-            taken = {TP(self.settings.topics.logits, p) for p in partitions}
+            everything = {TP(self.settings.topics.logits, p) for p in range(self.broker.partitions)}
+            taken = {tp for tp in everything if tp.partition in partitions}
+            self.standby = everything - taken
             await self.faust.callbacks["assigned"](self.faust, taken)
         self.rebalancing = False
 

@@ -34,6 +34,7 @@ class Scenario:
     send_error: float = 0.0
     store_fault: float = 0.0
     evict: bool = False
+    standby: bool = False
 
     @classmethod
     def of(cls, seed: int) -> Scenario:
@@ -62,6 +63,7 @@ class Scenario:
             send_error=share(0.02),
             store_fault=share(0.4),
             evict=rng.random() < 0.4,
+            standby=rng.random() < 0.5,
         )
 
     def calmer(self) -> list[Scenario]:

@@ -17,8 +17,10 @@ from routekeel.schemas.records import DEAD_LETTER
 from routekeel.schemas.registry import FixedSchemaIds
 from routekeel.streams.driver import TopologyDriver
 from routekeel.streams.settings import Settings
+from routekeel.streams.settings.tree import WorkerSettings
 from routekeel.streams.sinks.payload import build_payload
-from routekeel.streams.topology.changelog import ChangelogReader, MemoryStore
+from routekeel.streams.topology.changelog import MemoryStore
+from routekeel.streams.topology.changelog_reader import ChangelogReader
 from routekeel.streams.topology.dead_letter import dead_letter_fields
 from routekeel.streams.topology.records import Source as SourceId
 from routekeel.streams.topology.records import SourceRecord
@@ -28,9 +30,9 @@ from tests.simulation.store import SimStore
 
 
 @lru_cache(maxsize=1)
-def settings() -> Settings:
-    """The defaults, without a look at files or variables."""
-    return Settings()
+def settings(standby: bool = False) -> Settings:
+    """The defaults, without a look at files or variables; with or without standby replicas."""
+    return Settings(worker=WorkerSettings(standby_replicas=int(standby)))
 
 
 @dataclass

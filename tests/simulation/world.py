@@ -45,8 +45,8 @@ class World:
         calm = Faults()
         wild = Faults(self.scenario.gap, self.scenario.repeat, self.scenario.send_error)
         member = Member(
-            process, self.broker, settings(), self.scenario.config, self.ids, self.rng,
-            calm if self.calm else wild,
+            process, self.broker, settings(self.scenario.standby), self.scenario.config, self.ids,
+            self.rng, calm if self.calm else wild,
         )  # fmt: skip
         self.members.append(member)
         self.begin_rebalance()

@@ -6,7 +6,8 @@ from routekeel.schemas.registry import SchemaIds
 from routekeel.streams.driver import TopologyDriver
 from routekeel.streams.settings import Settings
 from routekeel.streams.topics import describe
-from routekeel.streams.topology.changelog import ChangelogReader, MemoryStore
+from routekeel.streams.topology.changelog import MemoryStore
+from routekeel.streams.topology.changelog_reader import ChangelogReader
 from routekeel.streams.topology.from_settings import topology_config
 from routekeel.streams.topology.records import Source, SourceRecord
 from tests.stack.system import changelog_topic, read_topic

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from routekeel.streams.app.rocksdb_store import RocksDbStore
+from routekeel.operators.state import initial_rows
+from routekeel.streams.app.rocksdb_store import FORMAT_KEY, RocksDbStore
 from routekeel.streams.errors import RoutekeelError
+from routekeel.streams.topology.changelog import MemoryStore
+from routekeel.streams.topology.recency import TOUCH_BYTES, Recency
+from routekeel.streams.topology.session import Session
 from routekeel.streams.topology.watermark import Watermark
 
 FULL = """
@@ -45,6 +49,35 @@ def test_what_is_committed_is_there_after_a_restart(tmp_path: Path) -> None:
     assert dict(again.items()) == {b"b": b"2", b"c": b"3"}
     assert (again.get(b"a"), again.get(b"c")) == (None, b"3")
     assert (again.watermark, again.position) == (mark, 8)
+    again.close()
+
+
+def test_the_order_of_eviction_needs_no_matrices(tmp_path: Path) -> None:
+    def session(offset: int) -> bytes:
+        return Session(b"m", b"", 8, (0, 1), initial_rows(2, 8), 0, offset, 10 * offset).encode()
+
+    store, memory = RocksDbStore(tmp_path / "db"), MemoryStore()
+    for changes in (
+        {b"a": session(1), b"b": session(2), b"c": session(3), b"\xff": session(4)},
+        {b"a": session(5), b"b": None},
+    ):
+        store.commit(changes, Watermark("log", 0, 9), 4)
+        memory.commit(changes, Watermark("log", 0, 9), 4)
+    assert dict(store.items()) == dict(memory.items())
+    assert dict(store.heads()) == {k: v[:TOUCH_BYTES] for k, v in memory.items()}
+    store.close()
+    again = RocksDbStore(tmp_path / "db")
+    assert list(Recency.of(again)) == list(Recency.of(memory)) == [b"c", b"\xff", b"a"]
+    again.close()
+
+
+def test_a_database_without_the_heads_is_built_anew(tmp_path: Path) -> None:
+    store = RocksDbStore(tmp_path / "db")
+    store.commit({b"a": b"1"}, Watermark("log"), 3)
+    store._db.delete(FORMAT_KEY)  # as an older version left it
+    store.close()
+    again = RocksDbStore(tmp_path / "db")
+    assert (again.watermark, again.position, dict(again.items())) == (None, -1, {})
     again.close()
 
 

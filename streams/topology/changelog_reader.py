@@ -1,0 +1,141 @@
+"""Feeds a store from its changelog, and goes on where it stopped: at a takeover or as a standby.
+
+Theory of operation. A writer's checkpoint holds every change since a watermark that stood in the log
+before it, so the log up to and including a watermark M determines the whole state at M. Therefore:
+(a) a record at or below the watermark that the store has adds nothing when it is read: it is a late
+writer's, and must not bring back what was evicted or overwritten since; (b) records above it are
+kept as pending until a watermark covers them, across reads, since a later writer's watermark may
+cover some of a torn tail; (c) a store may claim a position only below the first pending record, so
+that whoever starts from the store alone reads the torn tail again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import NamedTuple
+
+from routekeel.streams.topology.changelog import (
+    VERSION_HEADER,
+    StateStore,
+    session_version,
+    tombstone_version,
+)
+from routekeel.streams.topology.watermark import WATERMARK_KEY, Watermark
+
+Headers = Sequence[tuple[str, bytes | None]] | None
+
+PENDING_FOLDED_AT = 100_000
+"""Pending records beyond which repeats are folded: a crash loop writes the same ones again and again."""
+
+
+class _Pending(NamedTuple):
+    version: tuple[int, int]
+    key: bytes
+    value: bytes | None
+    offset: int
+
+
+_version_of = itemgetter(0)
+
+
+class ChangelogReader:
+    """Feeds `store` from changelog records of one partition, in log order, by the rule above.
+
+    `next_offset` is where to read on, `records` how many were fed.
+    """
+
+    def __init__(self, store: StateStore) -> None:
+        self.store = store
+        self.next_offset = store.position + 1
+        self.records = 0
+        self.foreign_writes = 0
+        self._mark = store.watermark
+        self._reach = _reach(store.watermark)
+        self._pending: list[_Pending] = []
+        self._fold_at = PENDING_FOLDED_AT
+
+    @property
+    def torn(self) -> int:
+        """Records that no watermark has covered so far; at the end of the log, the torn tail."""
+        return len(self._pending)
+
+    def feed(self, offset: int, key: bytes, value: bytes | None, headers: Headers) -> None:
+        """Take the record at `offset` of the changelog. ValueError for one that is not ours."""
+        if self.store.watermark is not self._mark:
+            self._follow_store()
+        if key == WATERMARK_KEY:
+            self._adopt(offset, value)
+        else:
+            version = session_version(value) if value is not None else _evicted_at(headers)
+            if version > self._reach:
+                self._pending.append(_Pending(version, key, value, offset))
+                if len(self._pending) > self._fold_at:
+                    self._fold()
+        self.records += 1
+        self.next_offset = offset + 1
+
+    def caught_up(self, end: int) -> None:
+        """Everything below `end` was read; compaction may have left nothing at the last offsets."""
+        self.next_offset = max(self.next_offset, end)
+
+    def wrote(self, records: int, last_offset: int, mark: Watermark) -> int:
+        """This process wrote a checkpoint of so many records; returns the position the store may claim.
+
+        Where another process wrote in between, its records were not read: the position stays before
+        them, and whoever reads on from there takes both writers' by the rule.
+        """
+        if last_offset - records + 1 == self.next_offset:
+            self.next_offset = last_offset + 1
+        else:
+            self.foreign_writes += 1
+        reach = _reach(mark)
+        self._pending = [entry for entry in self._pending if entry.version > reach]
+        return self._position()
+
+    def _adopt(self, offset: int, value: bytes | None) -> None:
+        if value is None:
+            raise ValueError("the changelog holds a tombstone for the watermark")
+        mark = Watermark.decode(value)
+        reach = _reach(mark)
+        if self._mark is not None and reach < self._reach:
+            mark, reach = self._mark, self._reach  # an older writer's: it proves nothing new
+        ready = [entry for entry in self._pending if entry.version <= reach]
+        if len(ready) == len(self._pending):
+            self._pending = []
+        else:
+            self._pending = [entry for entry in self._pending if entry.version > reach]
+        ready.sort(key=_version_of)  # of each key the highest version wins
+        self.next_offset = offset + 1
+        changes = {entry.key: entry.value for entry in ready}
+        self.store.commit(changes, mark, self._position())
+        self._mark, self._reach = self.store.watermark, reach
+        self._fold_at = PENDING_FOLDED_AT
+
+    def _position(self) -> int:
+        first = min((entry.offset for entry in self._pending), default=self.next_offset)
+        return min(first, self.next_offset) - 1
+
+    def _follow_store(self) -> None:
+        """The owner has moved the store on: what its watermark covers is not pending any more."""
+        self._mark, self._reach = self.store.watermark, _reach(self.store.watermark)
+        self._pending = [entry for entry in self._pending if entry.version > self._reach]
+
+    def _fold(self) -> None:
+        # Of two records with the same key and version the bytes are equal; the first keeps its offset.
+        first: dict[tuple[tuple[int, int], bytes], _Pending] = {}
+        for entry in self._pending:
+            first.setdefault((entry.version, entry.key), entry)
+        self._pending = list(first.values())
+        self._fold_at = max(PENDING_FOLDED_AT, 2 * len(self._pending))
+
+
+def _evicted_at(headers: Headers) -> tuple[int, int]:
+    for name, data in headers or ():
+        if name == VERSION_HEADER and data is not None:
+            return tombstone_version(data)
+    raise ValueError("a tombstone in the changelog has no version header")
+
+
+def _reach(mark: Watermark | None) -> tuple[int, int]:
+    return (0, -1) if mark is None else (mark.log_epoch, mark.applied_offset)

@@ -1,0 +1,246 @@
+"""How much memory a worker's state takes, and whether it stays that way: `python -m tests.bench.soak`.
+
+Chunks of very many sessions go through one partition in this process, with the memory store and no
+broker, checkpoint after checkpoint. Every so often the resident memory is compared with the bytes of
+live state, keys and values. Some sessions never come back and new ones take their place, so eviction
+and tombstones are part of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from routekeel.schemas.codec import Decoder, Encoder
+from routekeel.schemas.records import ROUTER_LOGITS, TELEMETRY, WEIGHTS
+from routekeel.schemas.registry import FixedSchemaIds
+from routekeel.streams.topology.changelog import MemoryStore
+from routekeel.streams.topology.config import TopologyConfig
+from routekeel.streams.topology.decoding import decode_or_refuse
+from routekeel.streams.topology.outputs import OutputBuilder
+from routekeel.streams.topology.partition import PartitionProcessor
+from routekeel.streams.topology.records import Source, SourceRecord
+
+START_US = 1_790_000_000_000_000
+CHECKPOINT_BYTES = 64 * 2**20  # worker.checkpoint_bytes_max
+CHECKPOINT_CHUNKS = 20_000  # about worker.checkpoint_interval_s
+WARM_UP_SESSIONS = CHECKPOINT_CHUNKS  # the base holds what lies between two checkpoints
+WARM_UP_CHUNKS = 2 * CHECKPOINT_CHUNKS
+VARIETY = 64
+RATIO_MAX = 2.0
+DRIFT_MAX = 0.05
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Soak:
+    """So many chunks of T × L × E over a window of sessions; `churn` of a window is new each round."""
+
+    sessions: int
+    chunks: int
+    tokens: int
+    layers: int
+    experts: int
+    batch: int
+    churn: float
+
+
+@dataclass
+class Totals:
+    """What went through."""
+
+    chunks: int = 0
+    evicted: int = 0
+    tombstones: int = 0
+    checkpoints: int = 0
+    samples: list[dict[str, float]] = field(default_factory=list)
+
+
+class Feed:
+    """RouterLogits records by (session, sequence); the same logits come back now and then."""
+
+    def __init__(self, soak: Soak, ids: FixedSchemaIds) -> None:
+        self._encode = Encoder(ROUTER_LOGITS, ids.register(ROUTER_LOGITS, "")).encode
+        shape = (VARIETY, soak.tokens, soak.layers, soak.experts)
+        logits = np.random.default_rng(1).normal(scale=2, size=shape).astype("<f2")
+        self._logits = [one.tobytes() for one in logits]
+        self._fields: dict[str, Any] = {
+            "request_id": "request-1", "model": "bench-model", "model_revision": "r1",
+            "backend": "synthetic", "worker_id": "worker-1", "producer_epoch": 1, "phase": "decode",
+            "steps": soak.tokens, "layers": list(range(soak.layers)), "experts": soak.experts,
+            "top_k": 2, "encoding": "F16", "vocabulary_size": 50_000,
+        }  # fmt: skip
+        self._tokens = soak.tokens
+
+    def record(self, offset: int, session: int, sequence: int) -> SourceRecord:
+        """The record at an offset; a microsecond passes from one to the next."""
+        name = f"session-{session:012d}"
+        at = START_US + offset
+        value = self._encode(
+            self._fields
+            | {
+                "session_id": name,
+                "sequence": sequence,
+                "event_time_us": at,
+                "position_start": sequence * self._tokens,
+                "logits": self._logits[offset % VARIETY],
+            }
+        )
+        return SourceRecord(offset, at // 1000, name.encode(), value, ())
+
+
+def sessions_of(soak: Soak) -> Iterator[tuple[int, int]]:
+    """(session, sequence) without end: rounds over a window that moves on by `churn` each round."""
+    moved = int(soak.sessions * soak.churn)
+    number = 0
+    while True:
+        first = number * moved
+        for session in range(first, first + soak.sessions):
+            born = 0 if session < soak.sessions else (session - soak.sessions) // moved + 1
+            yield session, number - born
+        number += 1
+
+
+def processor(soak: Soak, ids: FixedSchemaIds, store: MemoryStore) -> PartitionProcessor:
+    """A real one, as the worker makes it."""
+    config = TopologyConfig(sessions_max=soak.sessions)
+    telemetry = Encoder(TELEMETRY, ids.register(TELEMETRY, ""))
+    weights = Encoder(WEIGHTS, ids.register(WEIGHTS, ""))
+    decoder = Decoder(ROUTER_LOGITS, ids)
+    builder = OutputBuilder(config, telemetry.encode, weights.encode)
+    return PartitionProcessor(
+        Source("routekeel.logits", "log-1", 0), config,
+        lambda value: decode_or_refuse(decoder, value), builder, store,
+    )  # fmt: skip
+
+
+class Run:
+    """One processor, fed and checkpointed; outputs and changelog records are counted and dropped."""
+
+    def __init__(self, soak: Soak) -> None:
+        self.soak, self.totals = soak, Totals()
+        self.store = MemoryStore()
+        ids = FixedSchemaIds()
+        self._feed = Feed(soak, ids)
+        self._processor = processor(soak, ids, self.store)
+        self._offset = self._position = self._since = 0
+
+    def apply(self, turns: Iterator[tuple[int, int]], count: int) -> None:
+        """The next `count` chunks as one batch; a checkpoint where the worker would make one."""
+        batch = [self._feed.record(self._offset + index, *next(turns)) for index in range(count)]
+        counts = self._processor.apply(batch).counts
+        self._offset += count
+        self.totals.chunks += count
+        self.totals.evicted += counts.evicted_cap + counts.evicted_idle
+        self._since += count
+        if self._since >= CHECKPOINT_CHUNKS or self._processor.dirty_bytes >= CHECKPOINT_BYTES:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """As the worker does, without a broker."""
+        records = self._processor.checkpoint()
+        self._position += len(records)
+        self.totals.tombstones += sum(record.value is None for record in records)
+        self.totals.checkpoints += 1
+        self._processor.checkpointed(self._position)
+        self._since = 0
+
+    def live_bytes(self) -> int:
+        """The bytes of every session, key and value."""
+        return sum(len(key) + len(value) for key, value in self.store.items())
+
+
+def rss() -> int:
+    """This process's resident memory."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def soak_run(soak: Soak) -> dict[str, Any]:
+    """Warm up, take the base, soak; the figures."""
+    warm = Run(Soak(WARM_UP_SESSIONS, 0, soak.tokens, soak.layers, soak.experts, soak.batch, 0.0))
+    turns = sessions_of(warm.soak)
+    while warm.totals.chunks < WARM_UP_CHUNKS:
+        warm.apply(turns, soak.batch)
+    warm.checkpoint()
+    del warm
+    gc.collect()
+    base = rss()
+    run, turns, started = Run(soak), sessions_of(soak), time.monotonic()
+    sample_every = max(soak.batch, min(soak.sessions, soak.chunks // 20))
+    due = soak.sessions  # before that the state grows, and is not the whole
+    while run.totals.chunks < soak.chunks:
+        run.apply(turns, min(soak.batch, soak.chunks - run.totals.chunks))
+        if run.totals.chunks >= due:
+            run.checkpoint()
+            due += sample_every
+            live, resident = run.live_bytes(), rss()
+            sample = {"chunks": run.totals.chunks, "rss": resident, "live": live,
+                      "ratio": (resident - base) / live}  # fmt: skip
+            run.totals.samples.append(sample)
+            console.print(
+                f"{sample['chunks']:>12,} chunks  {resident / 2**20:8,.0f} MiB resident  "
+                f"{live / 2**20:8,.0f} MiB live  {sample['ratio']:.2f}×"
+            )
+    seconds = time.monotonic() - started
+    samples = run.totals.samples
+    settled = samples[len(samples) // 4 :]
+    drift = max(s["rss"] for s in settled) / settled[0]["rss"] - 1
+    return {
+        "soak": asdict(soak), "base_bytes": base, **asdict(run.totals), "seconds": seconds,
+        "chunks_per_s": run.totals.chunks / seconds, "drift": drift,
+        "ratio": max(s["ratio"] for s in samples),
+    }  # fmt: skip
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """The table for people."""
+    last = result["samples"][-1]
+    table = Table(title="one partition, memory store, this process", box=None, show_header=False)
+    for name, value in (
+        ("chunks", f"{result['chunks']:,} at {result['chunks_per_s']:,.0f}/s"),
+        ("checkpoints", f"{result['checkpoints']:,}"),
+        ("evicted, tombstones", f"{result['evicted']:,}, {result['tombstones']:,}"),
+        ("base", f"{result['base_bytes'] / 2**20:,.0f} MiB resident before the first session"),
+        ("live state", f"{last['live'] / 2**20:,.0f} MiB"),
+        ("resident", f"{last['rss'] / 2**20:,.0f} MiB"),
+        ("above the base", f"{result['ratio']:.2f}× of the live state at most"),
+        ("growth after the first quarter", f"{100 * result['drift']:.1f} %"),
+    ):
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def main() -> int:
+    """Parse the arguments, run, print and write the result; 1 when a bound is broken."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.soak", description=__doc__)
+    parser.add_argument("--sessions", type=int, default=1_000_000)
+    parser.add_argument("--chunks", type=int, default=10_000_000)
+    parser.add_argument("--tokens", type=int, default=1)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--experts", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=5_000)
+    parser.add_argument("--churn", type=float, default=0.05, help="share of new sessions per round")
+    parser.add_argument("--output", type=Path, default=Path(".routekeel/soak.json"))
+    options = vars(parser.parse_args())
+    output: Path = options.pop("output")
+    result = soak_run(Soak(**options))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print_result(result)
+    return int(result["ratio"] > RATIO_MAX or result["drift"] > DRIFT_MAX)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

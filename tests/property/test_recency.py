@@ -1,0 +1,65 @@
+"""The order of eviction, against an OrderedDict, and built from a store of encoded sessions."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from routekeel.operators.state import initial_rows
+from routekeel.streams.topology.changelog import MemoryStore
+from routekeel.streams.topology.recency import Recency, Touch, touch_of
+from routekeel.streams.topology.session import Session
+from routekeel.streams.topology.watermark import Watermark
+
+KEYS = st.sampled_from([b"a", b"b", b"c", b"d", b"e"])
+STEPS = st.lists(st.tuples(st.sampled_from(["touch", "remove", "evict"]), KEYS))
+
+
+@given(STEPS)
+def test_it_is_an_ordered_dict_on_every_prefix(steps: list[tuple[str, bytes]]) -> None:
+    oracle: OrderedDict[bytes, int] = OrderedDict()
+    recency = Recency()
+    for clock, (step, key) in enumerate(steps):
+        if step == "touch":
+            oracle[key] = clock
+            oracle.move_to_end(key)
+            recency.touch(key, clock)
+        elif step == "remove" and key in oracle:
+            del oracle[key]
+            recency.remove(key)
+        elif step == "evict" and oracle:
+            key, _ = oracle.popitem(last=False)
+            recency.remove(key)
+        assert list(recency) == list(oracle)
+        assert len(recency) == len(oracle)
+        assert recency.oldest() == next(iter(oracle.items()), None)
+
+
+@given(st.permutations(range(6)))
+def test_a_store_gives_the_order_of_last_offsets_across_logs(places: list[int]) -> None:
+    # Offsets of a recreated topic start at 0 again; the log's epoch comes first.
+    touches = [Touch(0, 7, 10), Touch(0, 90, 20), Touch(1, 0, 30), Touch(1, 8, 30),
+               Touch(1, 9, 40), Touch(2, 3, 50)]  # fmt: skip
+    changes: dict[bytes, bytes | None] = {}
+    for place in places:
+        epoch, offset, clock = touches[place]
+        session = Session(b"m", b"", 2, (0,), initial_rows(1, 2), epoch, offset, clock)
+        changes[b"s%d" % place] = session.encode()
+        assert touch_of(session.encode()) == touches[place]
+    store = MemoryStore()
+    store.commit(changes, Watermark("log"), 0)
+    recency = Recency.of(store)
+    assert list(recency) == [b"s%d" % place for place in range(6)]
+    assert recency.oldest() == (b"s0", 10)
+
+
+def test_slots_are_used_again() -> None:
+    recency = Recency()
+    for number in range(1000):
+        recency.touch(b"%d" % number, number)
+        if number >= 10:
+            recency.remove(b"%d" % (number - 10))
+    assert len(recency) == 10
+    assert len(recency._keys) <= 12
