@@ -118,10 +118,13 @@ class ChangelogTopic:
             }
         )
 
-    async def recover(self, partition: int, store: StateStore) -> int:
+    async def recover(
+        self, partition: int, store: StateStore, progressed: Callable[[], None]
+    ) -> int:
         """Bring a store up to the end of its changelog; how many records were read."""
 
         def progress(done: int, total: int) -> None:
+            progressed()
             log.info("recovering partition %d: %d of %d changelog records", partition, done, total)
 
         loop = asyncio.get_running_loop()

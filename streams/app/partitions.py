@@ -34,8 +34,13 @@ class OwnedPartition:
 class StateLog(Protocol):
     """The changelog of every partition, as the partitions see it."""
 
-    async def recover(self, partition: int, store: StateStore) -> int:
-        """Bring a store up to the end of its changelog; how many records were read."""
+    async def recover(
+        self, partition: int, store: StateStore, progressed: Callable[[], None]
+    ) -> int:
+        """Bring a store up to the end of its changelog; how many records were read.
+
+        `progressed` is called, from any thread, whenever some of them were.
+        """
         ...
 
     async def write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
@@ -68,6 +73,8 @@ class Partitions:
         self._stores: dict[int, StateStore] = {}
         self._owned: dict[int, asyncio.Task[OwnedPartition]] = {}
         self.topic_id = ""
+        self.progress_at = clock()
+        """When a recovery last got on, by the clock; a long one is no standstill."""
 
     @property
     def assigned(self) -> set[int]:
@@ -138,9 +145,10 @@ class Partitions:
         store = self._stores.get(partition)
         if store is None:
             store = self._stores[partition] = self._new_store(partition)
-        records = await self._state_log.recover(partition, store)
+        records = await self._state_log.recover(partition, store, self._progressed)
         source = Source(self._topic, self.topic_id, partition)
         processor = self._new_processor(source, store)
+        self._progressed()
         elapsed = self._clock() - started
         self._metrics.recoveries.inc()
         self._metrics.recovered_records.inc(records)
@@ -157,6 +165,9 @@ class Partitions:
             )  # fmt: skip
         durable = -1 if processor.recreated else processor.watermark.applied_offset
         return OwnedPartition(processor, durable_offset=durable)
+
+    def _progressed(self) -> None:
+        self.progress_at = self._clock()
 
     def close(self) -> None:
         """Release the stores."""

@@ -76,7 +76,9 @@ class SimStateLog:
         self._process, self._broker, self._rng = process, broker, rng
         self.writing: tuple[int, deque[ChangelogRecord]] | None = None
 
-    async def recover(self, partition: int, store: StateStore) -> int:
+    async def recover(
+        self, partition: int, store: StateStore, progressed: Callable[[], None]
+    ) -> int:
         await self._process.turn(f"recover {partition}")
         reader = ChangelogReader(store)
         log = self._broker.changelog[partition]
