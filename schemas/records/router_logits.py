@@ -63,7 +63,8 @@ ROUTER_LOGITS = Record(
         Field(
             "request_id",
             STRING,
-            "The request within the session; requests of a session share its state.",
+            "The request within the session; requests of a session share its state. This and every "
+            "other text but session_id has at most 1024 bytes.",
         ),
         Field("model", LABEL, "Name of the model that was served."),
         Field(
@@ -88,7 +89,9 @@ ROUTER_LOGITS = Record(
         Field(
             "layers",
             Sequence(INT),
-            "The layer ids in this chunk, ascending; a pipeline stage sends its own.",
+            "The layer ids in this chunk, ascending; a pipeline stage sends its own. (Highest id + 1) · E "
+            "is at most 131072, T · L · E at most 8388608.",
+            range="0…1023",
         ),
         Field("rank_data", INT, "Data-parallel rank.", default=0),
         Field("rank_tensor", INT, "Tensor-parallel rank.", default=0),

@@ -65,10 +65,14 @@ class LagWatch:
             self._metrics.sessions.labels(partition).set(owned.processor.sessions)
 
     def stalled_for(self, progress_at: float) -> float:
-        """Seconds for which records have waited while none was applied."""
+        """Seconds for which records have waited while none was applied and no recovery got on.
+
+        A partition that is being recovered lags by its whole log, however fast its state is read.
+        """
         if self._lagging_since is None:
             return 0.0
-        return self._clock() - max(self._lagging_since, progress_at)
+        recovered_at = self._partitions.progress_at
+        return self._clock() - max(self._lagging_since, progress_at, recovered_at)
 
     def idle_for(self, progress_at: float) -> float:
         """Seconds since everything was applied and durable; a worker without partitions is idle too."""

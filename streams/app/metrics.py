@@ -60,6 +60,10 @@ class WorkerMetrics:
         self.recreated_topics = counter(
             "topic_recreated_total", "Times the logits topic was found recreated."
         )
+        self.token_rows_left_out = counter(
+            "token_rows_left_out_total",
+            "Chunks of sampled sessions whose rows per token would not fit a record.",
+        )
         self.outputs = counter("outputs_total", "Records sent.", "topic")
         self.output_bytes = counter(
             "output_bytes_total", "Bytes sent before compression, all topics."

@@ -82,6 +82,8 @@ class Partitions:
         self._standbys = Standbys(state_log.follow, metrics)
         self._owned: dict[int, asyncio.Task[OwnedPartition]] = {}
         self.topic_id = ""
+        self.progress_at = clock()
+        """When a recovery last got on, by the clock; a long one is no standstill."""
 
     @property
     def assigned(self) -> set[int]:
@@ -167,6 +169,7 @@ class Partitions:
         before = reader.records
 
         def progress(read: int, total: int) -> None:
+            self.progress_at = self._clock()
             self._progress.update(partition, read, total)
 
         try:
@@ -175,6 +178,7 @@ class Partitions:
             self._progress.finished(partition)
         source = Source(self._topic, self.topic_id, partition)
         processor = self._new_processor(source, reader.store)
+        self.progress_at = self._clock()
         records = reader.records - before
         elapsed = self._clock() - started
         self._metrics.recoveries.inc()

@@ -177,7 +177,9 @@ def _assemble(
             "routekeel up, or set registry.url",
         ) from error
     decoder = LogitsDecoder(ids)
-    builder = OutputBuilder(config, telemetry.encode, weights.encode)
+    builder = OutputBuilder(
+        config, telemetry.encode, weights.encode, metrics.token_rows_left_out.inc
+    )
 
     def new_store(partition: int) -> StateStore:
         if settings.worker.store == "memory":

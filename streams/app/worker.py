@@ -21,7 +21,7 @@ from routekeel.streams.app.decoding import LogitsDecoder
 from routekeel.streams.app.metrics import WorkerMetrics
 from routekeel.streams.app.partitions import OwnedPartition, Partitions
 from routekeel.streams.settings import Settings
-from routekeel.streams.topology.dead_letter import dead_letter_fields
+from routekeel.streams.topology.dead_letter import dead_letter
 from routekeel.streams.topology.records import BatchResult, SourceRecord
 
 log = logging.getLogger(__name__)
@@ -230,18 +230,26 @@ class StreamWorker:
 
     async def _send(self, owned: OwnedPartition, result: BatchResult) -> None:
         topics, partition = self.settings.topics, owned.processor.source.partition
-        sent_weights = 0
+        sent_weights = sent_bytes = 0
         for output in result.outputs:
+            sent_bytes += len(output.telemetry)
             await self._hand_over(topics.telemetry, partition, output.key, output.telemetry)
             if output.weights is not None:
                 sent_weights += 1
+                sent_bytes += len(output.weights)
                 await self._hand_over(topics.weights, partition, output.key, output.weights)
         for letter in result.dead_letters:
-            value = self._encode_dead_letter.encode(
-                dead_letter_fields(owned.processor.source, letter)
+            key, value = dead_letter(
+                owned.processor.source,
+                letter,
+                "worker",
+                self._encode_dead_letter.encode,
+                topics.record_bytes_max,
             )
-            await self._hand_over(topics.dlq, partition, letter.record.key, value)
+            sent_bytes += len(value)
+            await self._hand_over(topics.dlq, partition, key, value)
         self._output.poll()
+        self.metrics.output_bytes.inc(sent_bytes)
         self.metrics.outputs.labels("telemetry").inc(len(result.outputs))
         self.metrics.outputs.labels("weights").inc(sent_weights)
         self.metrics.outputs.labels("dlq").inc(len(result.dead_letters))

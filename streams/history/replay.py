@@ -15,13 +15,13 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from routekeel.schemas.codec import Decoder, Encoder
 from routekeel.schemas.errors import RegistryUnavailable
-from routekeel.schemas.records import ROUTER_LOGITS, TELEMETRY, WEIGHTS
+from routekeel.schemas.records import DEAD_LETTER, ROUTER_LOGITS, TELEMETRY, WEIGHTS
 from routekeel.schemas.registry import FixedSchemaIds, SchemaIds
 from routekeel.schemas.routes import with_full_route
 from routekeel.streams.errors import ServiceUnavailable
 from routekeel.streams.settings import Settings
 from routekeel.streams.topology.changelog import MemoryStore
-from routekeel.streams.topology.dead_letter import dead_letter_fields
+from routekeel.streams.topology.dead_letter import fitting_fields
 from routekeel.streams.topology.decoding import decode_or_refuse
 from routekeel.streams.topology.from_settings import topology_config
 from routekeel.streams.topology.outputs import OutputBuilder
@@ -68,6 +68,7 @@ class Replay:
         telemetry = Encoder(TELEMETRY, own.register(TELEMETRY, ""))
         weights = Encoder(WEIGHTS, own.register(WEIGHTS, ""))
         self._telemetry, self._weights = Decoder(TELEMETRY, own), Decoder(WEIGHTS, own)
+        self._letter = Encoder(DEAD_LETTER, own.register(DEAD_LETTER, ""))
         config = topology_config(settings)
         logits = Decoder(ROUTER_LOGITS, ids)
         self._processor = PartitionProcessor(
@@ -137,7 +138,13 @@ class Replay:
                 if output.weights is not None:
                     block.weights.append(with_full_route(self._weights.decode(output.weights)))
         block.dead_letters = [
-            dead_letter_fields(self._source, letter)
+            fitting_fields(
+                self._source,
+                letter,
+                "worker",
+                self._letter.encode,
+                self._settings.topics.record_bytes_max,
+            )
             for letter in result.dead_letters
             if letter.record.offset >= first
         ]

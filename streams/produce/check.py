@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from routekeel.schemas.limits import SEQUENCE_MAX
 from routekeel.streams.produce.chunk import Chunk
 from routekeel.streams.sdk.config import SdkConfig
 from routekeel.streams.sdk.identity import check_session, chunk_moment, request_head
 from routekeel.streams.sdk.intake import pack_logits
 from routekeel.streams.sdk.layout import Layouts, Ranks
 from routekeel.streams.sdk.optional import (
-    LONG_MAX,
     OptionalFields,
     check_integer,
     optional_tail,
@@ -58,7 +58,7 @@ class ChunkCheck:
                 fields.get("producer_epoch", 0),
             )
             at = "sequence"
-            check_integer("sequence", fields.get("sequence", 0), 0, LONG_MAX)
+            check_integer("sequence", fields.get("sequence", 0), 0, SEQUENCE_MAX)
             for name in _OPTIONAL & fields.keys():
                 at = name
                 optional_tail(shape, {name: fields[name]})

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from routekeel.schemas.limits import (
+    EVENT_TIME_US_MAX,
+    EVENT_TIME_US_MIN,
+    POSITION_MAX,
+    SESSION_ID_BYTES_MAX,
+)
 from routekeel.streams.sdk.encode import PHASES, Times, head, long
 from routekeel.streams.sdk.optional import LONG_MAX, check_integer, check_text
 from routekeel.streams.sdk.refusal import INVALID_FIELD, INVALID_SESSION, Refused
 
-SESSION_ID_BYTES_MAX = 512
-EVENT_TIME_US_MIN = 946_684_800_000_000  # 2000-01-01
-EVENT_TIME_US_MAX = 7_258_118_400_000_000  # 2200-01-01
 _times = Times()
 
 
@@ -78,6 +81,6 @@ def chunk_moment(event_time_us: int, phase: str, position_start: int) -> bytes:
     code = PHASES.get(phase) if type(phase) is str else None
     if code is None:
         raise Refused(INVALID_FIELD, f"phase is {phase!r}, it is one of {', '.join(PHASES)}")
-    if type(position_start) is not int or not 0 <= position_start <= LONG_MAX:
-        position_start = check_integer("position_start", position_start, 0, LONG_MAX)
+    if type(position_start) is not int or not 0 <= position_start <= POSITION_MAX:
+        position_start = check_integer("position_start", position_start, 0, POSITION_MAX)
     return _times.encode(event_time_us) + code + long(position_start)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from routekeel.schemas.limits import EXPERTS_MAX, LAYERS_MAX, STEPS_MAX, VALUES_MAX
 from routekeel.schemas.logits import pack
 from routekeel.streams.sdk.refusal import (
     INVALID_SHAPE,
@@ -20,10 +21,6 @@ from routekeel.streams.sdk.refusal import (
     UNKNOWN_DTYPE,
     Refused,
 )
-
-STEPS_MAX = 4096
-LAYERS_MAX = 1024
-EXPERTS_MAX = 4096
 
 _F16 = np.dtype("<f2")
 _F32 = np.dtype("<f4")
@@ -52,6 +49,10 @@ def pack_logits(logits: Any, encoding: str, top_m: int) -> tuple[tuple[int, ...]
             INVALID_SHAPE,
             f"logits have the shape {shape}; the limits are 1…{STEPS_MAX} tokens, "
             f"1…{LAYERS_MAX} layers and 1…{EXPERTS_MAX} experts",
+        )
+    if steps * layers * experts > VALUES_MAX:
+        raise Refused(
+            INVALID_SHAPE, f"logits have the shape {shape}: more than {VALUES_MAX} values"
         )
     if encoding == "TOPM_F16":
         return shape, _pack_topm(array, top_m)

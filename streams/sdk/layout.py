@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from routekeel.schemas.limits import LAYERS_MAX, ROUTES_MAX
 from routekeel.streams.sdk.encode import layout
-from routekeel.streams.sdk.intake import LAYERS_MAX
 from routekeel.streams.sdk.optional import INT_MAX, check_integer, check_text
 from routekeel.streams.sdk.refusal import INVALID_FIELD, INVALID_SHAPE, Refused
 
@@ -88,9 +88,15 @@ class Layouts:
         if len(layers) != shape[1] or len(layers) > LAYERS_MAX:
             raise Refused(INVALID_SHAPE, f"{len(layers)} layer ids for logits of the shape {shape}")
         for layer in layers:
-            check_integer("a layer id", layer, 0, INT_MAX)
+            check_integer("a layer id", layer, 0, LAYERS_MAX - 1)
         if any(a >= b for a, b in pairwise(layers)):
             raise Refused(INVALID_SHAPE, "layer ids must ascend without repeats")
+        if (layers[-1] + 1) * experts > ROUTES_MAX:
+            raise Refused(
+                INVALID_SHAPE,
+                f"logits of layer {layers[-1]} with {experts} experts: (highest layer id + 1) · experts is at "
+                f"most {ROUTES_MAX}",
+            )
         if top_k is None:
             raise Refused(INVALID_FIELD, "top_k is missing: give it here or to the Producer")
         check_integer("top_k", top_k, 1, experts)

@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from routekeel.schemas.limits import LAYERS_MAX, TEXT_BYTES_MAX
 from routekeel.schemas.records.router_logits import PROBE_FIELDS
 from routekeel.streams.sdk.encode import NO_OPTIONAL, tail
 from routekeel.streams.sdk.refusal import INVALID_FIELD, Refused
@@ -108,11 +109,13 @@ def check_integer(name: str, value: Any, low: int, high: int) -> int:
 
 
 def check_text(name: str, value: Any) -> None:
-    """Raise Refused unless `value` is text that UTF-8 can hold."""
+    """Raise Refused unless `value` is text of at most TEXT_BYTES_MAX bytes of UTF-8."""
     try:
-        value.encode()
+        size = len(value.encode())
     except (AttributeError, UnicodeEncodeError):
         raise Refused(INVALID_FIELD, f"{name} is {value!r}, it must be text") from None
+    if size > TEXT_BYTES_MAX:
+        raise Refused(INVALID_FIELD, f"{name} has {size} bytes, at most {TEXT_BYTES_MAX}")
 
 
 def per_token(name: str, value: Any, steps: int, high: float) -> bytes:
@@ -204,6 +207,8 @@ def _probe(probe: Mapping[str, Any], steps: int) -> dict[str, Any]:
     if missing:
         raise Refused(INVALID_FIELD, f"probe lacks {', '.join(sorted(missing))}")
     layers = tuple(_numbers("probe layers", probe["layers"]).ravel().tolist())
+    if len(layers) > LAYERS_MAX:
+        raise Refused(INVALID_FIELD, f"probe has {len(layers)} layers, at most {LAYERS_MAX}")
     layer_ids = [check_integer("probe layer", layer, 0, INT_MAX) for layer in layers]
     step = check_integer("probe step", probe["step"], 0, steps - 1)
     directions = check_integer("probe directions", probe["directions"], 1, INT_MAX)

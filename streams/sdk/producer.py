@@ -16,10 +16,11 @@ from typing import Any, Self, Unpack
 import numpy as np
 from prometheus_client.registry import CollectorRegistry
 
+from routekeel.schemas.limits import STEPS_MAX, VALUES_MAX
 from routekeel.streams.sdk import lifetime
 from routekeel.streams.sdk.config import SdkConfig, SdkOptions
 from routekeel.streams.sdk.identity import chunk_moment
-from routekeel.streams.sdk.intake import STEPS_MAX, pack_logits
+from routekeel.streams.sdk.intake import pack_logits
 from routekeel.streams.sdk.layout import Layouts, Ranks
 from routekeel.streams.sdk.metrics import collector_of
 from routekeel.streams.sdk.optional import (
@@ -181,8 +182,11 @@ class Producer:
         """How many tokens of L = `layers` and E = `experts` fit one record; longer prefills are
         emitted in slices.
         """
-        row = layers * experts * (self._element_bytes or 2)
-        return max(1, min(STEPS_MAX, (self.config.record_bytes_max - HEADER_BYTES_ESTIMATE) // row))
+        values = layers * experts
+        fitting = (self.config.record_bytes_max - HEADER_BYTES_ESTIMATE) // (
+            values * (self._element_bytes or 2)
+        )
+        return max(1, min(STEPS_MAX, VALUES_MAX // values, fitting))
 
     def wait_ready(self, timeout_s: float) -> bool:
         """Wait for the schema id, for sources that would rather wait than drop (a file)."""

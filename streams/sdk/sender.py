@@ -14,10 +14,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from routekeel.schemas.limits import SEQUENCE_MAX
 from routekeel.streams.sdk.config import SdkConfig
 from routekeel.streams.sdk.encode import long
 from routekeel.streams.sdk.identity import check_session, request_head
-from routekeel.streams.sdk.optional import LONG_MAX, check_integer
+from routekeel.streams.sdk.optional import check_integer
 from routekeel.streams.sdk.outbox import Outbox
 from routekeel.streams.sdk.refusal import (
     CLOSED,
@@ -99,10 +100,11 @@ class Sender:
                     session = sessions.enter(session_id)
                 if session.head_of != head_of:
                     self._write_head(session, session_id, head_of)
-                if sequence is None:
+                if sequence is None and session.sequence <= SEQUENCE_MAX:
                     sequence = session.sequence
                 else:
-                    sequence = check_integer("sequence", sequence, 0, LONG_MAX)
+                    given = session.sequence if sequence is None else sequence
+                    sequence = check_integer("sequence", given, 0, SEQUENCE_MAX)
                 dropped = session.dropped + sessions.unreported
                 self.outbox.send(
                     b"".join((session.head, long(sequence), *body, long(dropped))), session.key

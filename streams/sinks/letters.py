@@ -1,4 +1,4 @@
-"""Sends records that the sink refuses to the dead letters, whole, and waits until they are durable."""
+"""Sends records that the sink refuses to the dead letters and waits until they are durable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from routekeel.schemas.codec import Encoder
 from routekeel.streams.settings import Settings
 from routekeel.streams.sinks.outcomes import Done, Failed, Outcome
-from routekeel.streams.topology.dead_letter import dead_letter_fields
+from routekeel.streams.topology.dead_letter import dead_letter
 from routekeel.streams.topology.records import DeadLetter, Source
 
 DELIVERY_TIMEOUT_S: Final = 30.0
@@ -25,6 +25,7 @@ class LetterProducer:
         self._topic = settings.topics.dlq
         self._partitions = partitions
         self._encoder = encoder
+        self._bytes_max = settings.topics.record_bytes_max
         self._one = threading.Lock()
         self._producer = Producer(
             settings.kafka.client_config()
@@ -32,7 +33,7 @@ class LetterProducer:
                 "enable.idempotence": True,
                 "compression.type": "lz4",
                 "linger.ms": 5,
-                "message.max.bytes": settings.topics.record_bytes_max,
+                "message.max.bytes": self._bytes_max,
                 "delivery.timeout.ms": int(DELIVERY_TIMEOUT_S * 1000),
                 "log_level": 2,
             }
@@ -67,20 +68,11 @@ class LetterProducer:
         self._producer.flush(1.0)
 
     def _produce(self, source: Source, letter: DeadLetter, delivered: Any) -> None:
-        fields = dead_letter_fields(source, letter, STAGE)
+        key, value = dead_letter(source, letter, STAGE, self._encoder.encode, self._bytes_max)
+        partition = source.partition % self._partitions
         while True:
-            value = self._encoder.encode(fields)
             try:
-                partition = source.partition % self._partitions
-                key = letter.record.key
                 self._producer.produce(self._topic, value, key, partition, on_delivery=delivered)
                 return
             except BufferError:
                 self._producer.poll(0.1)
-            except KafkaException as error:
-                too_large = error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE
-                if not too_large or fields["value"] is None:
-                    raise
-                # With its envelope it exceeds what a topic takes; the original stays in its log.
-                fields["value"] = None
-                fields["error_message"] += " (the value is too large for the dead letters)"

@@ -116,8 +116,8 @@ def extend_layers(session: Session, layers: tuple[int, ...]) -> None:
         return
     merged = tuple(sorted({*session.layers, *new}))
     packed = initial_rows(len(merged), session.experts)
-    for row, layer in zip(session.packed, session.layers, strict=True):
-        packed[merged.index(layer)] = row
+    place = {layer: index for index, layer in enumerate(merged)}
+    packed[[place[layer] for layer in session.layers]] = session.packed
     for request in session.requests:
         if request.by_layer is None and request.position >= 0:
             request.by_layer = dict.fromkeys(session.layers, request.position)

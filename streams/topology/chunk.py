@@ -14,17 +14,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from routekeel.schemas.limits import (
+    EVENT_TIME_US_MAX,
+    EVENT_TIME_US_MIN,
+    EXPERTS_MAX,
+    LAYERS_MAX,
+    POSITION_MAX,
+    ROUTES_MAX,
+    SEQUENCE_MAX,
+    SESSION_ID_BYTES_MAX,
+    STEPS_MAX,
+    TEXT_BYTES_MAX,
+    VALUES_MAX,
+    text_bytes,
+)
 from routekeel.streams.topology.records import Refusal, SourceRecord
 
-SESSION_ID_BYTES_MAX = 512
-STEPS_MAX = 4096
-EXPERTS_MAX = 4096
-LAYERS_MAX = 1024
-# ClickHouse's DateTime64 and people's patience both end somewhere: a time outside is a broken clock.
-EVENT_TIME_US_MIN = 946_684_800_000_000  # 2000-01-01
-EVENT_TIME_US_MAX = 7_258_118_400_000_000  # 2200-01-01
-
 AMBIGUITY_FIELDS = ("ambiguity_predictive", "ambiguity_paraphrase", "ambiguity_specification")
+
+TEXT_FIELDS = (
+    "request_id", "model", "model_revision", "backend", "worker_id", "router_kind", "task_type",
+)  # fmt: skip
 
 F32 = npt.NDArray[np.float32]
 
@@ -63,7 +73,20 @@ class LogitsChunk:
 
 
 def chunk_from(record: SourceRecord, fields: Mapping[str, Any]) -> LogitsChunk:
-    """Check a decoded record. Raises Refusal with the reason."""
+    """Check a decoded record. Raises Refusal with the reason, and nothing else.
+
+    A record whose check fails in a way that nobody thought of is a bad record too: were the error to
+    end the worker, the next one would read the same record again, for ever.
+    """
+    try:
+        return _checked(record, fields)
+    except Refusal:
+        raise
+    except Exception as error:
+        raise Refusal("unexpected_error", f"{type(error).__name__}: {str(error)[:500]}") from error
+
+
+def _checked(record: SourceRecord, fields: Mapping[str, Any]) -> LogitsChunk:
     session = fields["session_id"].encode()
     if not session:
         raise Refusal("empty_session_id", "session_id is empty")
@@ -81,19 +104,11 @@ def chunk_from(record: SourceRecord, fields: Mapping[str, Any]) -> LogitsChunk:
             "key_mismatch", "the record's key is not its session_id, so its partition may be wrong"
         )
     steps, experts, layers = fields["steps"], fields["experts"], tuple(fields["layers"])
-    if not 1 <= steps <= STEPS_MAX:
-        raise Refusal("bad_shape", f"steps is {steps}, it must be in 1…{STEPS_MAX}")
-    if not 1 <= experts <= EXPERTS_MAX:
-        raise Refusal("bad_shape", f"experts is {experts}, it must be in 1…{EXPERTS_MAX}")
-    if not 1 <= len(layers) <= LAYERS_MAX or any(a >= b for a, b in pairwise(layers)):
-        raise Refusal(
-            "bad_layers",
-            f"layers must be 1…{LAYERS_MAX} ascending ids without repeats, got {layers[:8]}",
-        )
+    _check_shape(steps, layers, experts)
     if not 1 <= fields["top_k"] <= experts:
         raise Refusal("bad_top_k", f"top_k is {fields['top_k']} with {experts} experts")
-    if fields["position_start"] < 0 or fields["sequence"] < 0:
-        raise Refusal("negative_position", "position_start and sequence must not be negative")
+    _check_counts(fields)
+    _check_texts(fields)
     if not EVENT_TIME_US_MIN <= fields["event_time_us"] <= EVENT_TIME_US_MAX:
         raise Refusal(
             "implausible_event_time", f"event_time_us {fields['event_time_us']} is not in 2000…2200"
@@ -118,6 +133,54 @@ def chunk_from(record: SourceRecord, fields: Mapping[str, Any]) -> LogitsChunk:
         _entropy_scale(fields),
         fields,
     )
+
+
+def _check_shape(steps: int, layers: tuple[int, ...], experts: int) -> None:
+    if not 1 <= steps <= STEPS_MAX:
+        raise Refusal("bad_shape", f"steps is {steps}, it must be in 1…{STEPS_MAX}")
+    if not 1 <= experts <= EXPERTS_MAX:
+        raise Refusal("bad_shape", f"experts is {experts}, it must be in 1…{EXPERTS_MAX}")
+    if (
+        not layers
+        or layers[0] < 0
+        or layers[-1] >= LAYERS_MAX
+        or any(a >= b for a, b in pairwise(layers))
+    ):
+        raise Refusal(
+            "bad_layers",
+            f"layers must be ascending ids in 0…{LAYERS_MAX - 1} without repeats, got {layers[:8]}",
+        )
+    if (layers[-1] + 1) * experts > ROUTES_MAX:
+        raise Refusal(
+            "too_many_routes",
+            f"layer {layers[-1]} with {experts} experts: (highest layer id + 1) · experts is at most "
+            f"{ROUTES_MAX}",
+        )
+    if steps * len(layers) * experts > VALUES_MAX:
+        raise Refusal(
+            "too_many_values",
+            f"{steps} tokens × {len(layers)} layers × {experts} experts are more than {VALUES_MAX}; "
+            "send fewer tokens per chunk",
+        )
+
+
+def _check_counts(fields: Mapping[str, Any]) -> None:
+    if fields["position_start"] < 0 or fields["sequence"] < 0:
+        raise Refusal("negative_position", "position_start and sequence must not be negative")
+    for name, most in (("position_start", POSITION_MAX), ("sequence", SEQUENCE_MAX)):
+        if fields[name] > most:
+            raise Refusal("position_too_large", f"{name} is {fields[name]}, at most {most}")
+    if fields["dropped_before"] < 0:
+        raise Refusal("negative_count", f"dropped_before is {fields['dropped_before']}")
+
+
+def _check_texts(fields: Mapping[str, Any]) -> None:
+    for name in TEXT_FIELDS:
+        value = fields[name]
+        if value is not None and text_bytes(value) > TEXT_BYTES_MAX:
+            raise Refusal(
+                "text_too_long", f"{name} has {text_bytes(value)} bytes, at most {TEXT_BYTES_MAX}"
+            )
 
 
 def _check_logits(fields: Mapping[str, Any], steps: int, layers: int, experts: int) -> None:
@@ -153,13 +216,31 @@ def _check_optional(fields: Mapping[str, Any], steps: int, layers: int) -> None:
         value = fields[name]
         if value is not None and len(value) != expected:
             raise Refusal("bad_length", f"{name} has {len(value)} bytes, expected {expected}")
-    probe = fields["probe"]
-    if probe is not None:
-        cells = 4 * len(probe["layers"]) * probe["directions"]
-        if any(len(probe[name]) != cells for name in ("dx_norm", "dw_norm", "dy_norm")):
-            raise Refusal("bad_length", f"the probe's norms must have {cells} bytes each")
-        if not 0 <= probe["step"] < steps:
-            raise Refusal("bad_probe", f"the probe's step {probe['step']} is outside the chunk")
+    if fields["probe"] is not None:
+        _check_probe(fields["probe"], steps)
+
+
+def _check_probe(probe: Mapping[str, Any], steps: int) -> None:
+    layers, directions = len(probe["layers"]), probe["directions"]
+    if layers > LAYERS_MAX or directions < 1:
+        raise Refusal(
+            "bad_probe",
+            f"the probe has {layers} layers and {directions} directions; it must have at most "
+            f"{LAYERS_MAX} and at least 1",
+        )
+    if text_bytes(probe["basis_id"]) > TEXT_BYTES_MAX:
+        raise Refusal("text_too_long", f"the probe's basis_id has more than {TEXT_BYTES_MAX} bytes")
+    cells = 4 * layers * directions
+    if any(len(probe[name]) != cells for name in ("dx_norm", "dw_norm", "dy_norm")):
+        raise Refusal("bad_length", f"the probe's norms must have {cells} bytes each")
+    for name in ("drift_dx_norm", "drift_dy_norm"):
+        if probe[name] is not None and len(probe[name]) != 4 * layers:
+            raise Refusal(
+                "bad_length",
+                f"the probe's {name} has {len(probe[name])} bytes, expected {4 * layers}",
+            )
+    if not 0 <= probe["step"] < steps:
+        raise Refusal("bad_probe", f"the probe's step {probe['step']} is outside the chunk")
 
 
 def _entropy_scale(fields: Mapping[str, Any]) -> float:

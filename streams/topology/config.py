@@ -38,6 +38,7 @@ class TopologyConfig:
     event_time_skew_us: int = 300_000_000
     token_rows_share: float = 0.0
     cadence: Cadence = field(default_factory=Cadence)
+    record_bytes_max: int = 16 * 2**20
     router_grams: Mapping[tuple[str, str], RouterGram] = field(default_factory=dict)
 
     def wants_token_rows(self, session_id: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,9 @@ from routekeel.streams.settings import Settings
 from routekeel.streams.settings.tree import RouterMatrixSettings
 from routekeel.streams.topology.cadence import Cadence
 from routekeel.streams.topology.config import RouterGram, TopologyConfig
+from routekeel.streams.topology.sizes import largest_output_bytes
+
+log = logging.getLogger(__name__)
 
 PRESETS = {"default": DEFAULT, "strict": STRICT}
 
@@ -21,6 +25,13 @@ PRESETS = {"default": DEFAULT, "strict": STRICT}
 def topology_config(settings: Settings) -> TopologyConfig:
     """The topology's configuration. Raises ConfigurationError for a parameter or file that is wrong."""
     worker, control = settings.worker, settings.control
+    largest = largest_output_bytes(worker.requests_max_per_session)
+    if settings.topics.record_bytes_max < largest:
+        log.warning(
+            "topics.record_bytes_max is %d: state and outputs of the largest models can take %d bytes "
+            "with worker.requests_max_per_session = %d, and the worker ends where one does not fit",
+            settings.topics.record_bytes_max, largest, worker.requests_max_per_session,
+        )  # fmt: skip
     parameters: dict[str, Any] = dict(control.parameters)
     try:
         law = replace(PRESETS[control.preset], **parameters)
@@ -42,6 +53,7 @@ def topology_config(settings: Settings) -> TopologyConfig:
             math.nan if worker.weights_change is None else worker.weights_change,
             worker.weights_precision,
         ),
+        record_bytes_max=settings.topics.record_bytes_max,
         router_grams={(m.model, m.model_revision): _read_gram(m) for m in worker.router_matrices},
     )
 

@@ -21,6 +21,7 @@ from routekeel.streams.topology.cadence import ROUTE_AND_STATE
 from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.execute import Plan
 from routekeel.streams.topology.records import Output, Source
+from routekeel.streams.topology.sizes import telemetry_bytes
 
 Encode = Callable[[Mapping[str, Any]], bytes]
 
@@ -55,14 +56,23 @@ _TOKEN_FLAGS = {
 
 
 class OutputBuilder:
-    """Encodes outputs with the two framed encoders it is given."""
+    """Encodes outputs with the two framed encoders it is given.
+
+    Rows per token that would make a record larger than a topic takes are left out, and
+    `token_rows_left_out` is called.
+    """
 
     def __init__(
-        self, config: TopologyConfig, encode_telemetry: Encode, encode_weights: Encode
+        self,
+        config: TopologyConfig,
+        encode_telemetry: Encode,
+        encode_weights: Encode,
+        token_rows_left_out: Callable[[], object] = lambda: None,
     ) -> None:
         self._config = config
         self._encode_telemetry = encode_telemetry
         self._encode_weights = encode_weights
+        self._token_rows_left_out = token_rows_left_out
 
     def build(self, source: Source, plan: Plan) -> Output:
         """The outputs of one plan that `execute` has filled."""
@@ -100,8 +110,16 @@ class OutputBuilder:
             output.load_controlled[plan.refs].astype("<i4", copy=False).tobytes()
         )
         _add_provenance(record, plan)
-        record["token_rows"] = _token_rows(plan, output) if plan.detail else None
+        record["token_rows"] = self._detail(plan, output) if plan.detail else None
         return record
+
+    def _detail(self, plan: Plan, output: BatchOutput) -> dict[str, Any] | None:
+        chunk = plan.chunk
+        size = telemetry_bytes(chunk.steps, len(chunk.layers), chunk.experts, token_rows=True)
+        if size > self._config.record_bytes_max:
+            self._token_rows_left_out()
+            return None
+        return _token_rows(plan, output)
 
     def _weights(self, source: Source, plan: Plan) -> dict[str, Any]:
         chunk, output = plan.chunk, plan.output

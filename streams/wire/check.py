@@ -13,14 +13,21 @@ import numpy as np
 from numba import types
 
 from routekeel.operators.compilation import array_in, array_out
-from routekeel.streams.topology import chunk
+from routekeel.schemas import limits
+from routekeel.schemas.records import ROUTER_LOGITS
+from routekeel.streams.topology.chunk import TEXT_FIELDS
 from routekeel.streams.wire import layout as at
 from routekeel.streams.wire.decode import NULL, Columns
 from routekeel.streams.wire.primitives import WIRE, read_little, read_long, same
+from routekeel.streams.wire.program import index_of
 
-SESSION_ID_BYTES_MAX, STEPS_MAX = chunk.SESSION_ID_BYTES_MAX, chunk.STEPS_MAX
-EXPERTS_MAX, LAYERS_MAX = chunk.EXPERTS_MAX, chunk.LAYERS_MAX
-EVENT_TIME_US_MIN, EVENT_TIME_US_MAX = chunk.EVENT_TIME_US_MIN, chunk.EVENT_TIME_US_MAX
+SESSION_ID_BYTES_MAX, TEXT_BYTES_MAX = limits.SESSION_ID_BYTES_MAX, limits.TEXT_BYTES_MAX
+STEPS_MAX, EXPERTS_MAX, LAYERS_MAX = limits.STEPS_MAX, limits.EXPERTS_MAX, limits.LAYERS_MAX
+ROUTES_MAX, VALUES_MAX = limits.ROUTES_MAX, limits.VALUES_MAX
+POSITION_MAX, SEQUENCE_MAX = limits.POSITION_MAX, limits.SEQUENCE_MAX
+EVENT_TIME_US_MIN, EVENT_TIME_US_MAX = limits.EVENT_TIME_US_MIN, limits.EVENT_TIME_US_MAX
+# One bit per column that holds a text with the common limit.
+TEXTS = sum(1 << index_of(ROUTER_LOGITS)[name] for name in TEXT_FIELDS)
 EXPONENT_16, EXPONENT_32 = np.int64(0x7C00), np.int64(0x7F800000)
 ONE_BITS = np.int64(0x3F800000)
 
@@ -41,17 +48,33 @@ def payload(starts: Any, values: Any, i: Any, field: Any) -> Any:
 
 
 @WIRE.inlined
-def layers_ascend(buf: Any, starts: Any, values: Any, i: Any) -> Any:
-    """Whether the layer ids ascend without repeats."""
+def layers_are_sound(buf: Any, starts: Any, values: Any, i: Any) -> Any:
+    """Whether the layer ids ascend from 0 or more, and are within the limits with the experts."""
     here, end = np.int64(starts[i, at.LAYERS]), np.int64(starts[i, at.LAYERS + 1])
     _, here = read_long(buf, here, end)
-    before = np.int64(-(2**40))
+    before = np.int64(-1)
     for _ in range(values[i, at.LAYERS]):
         layer, here = read_long(buf, here, end)
         if layer <= before:
             return False
         before = layer
-    return True
+    experts, rows = values[i, at.EXPERTS], values[i, at.STEPS] * values[i, at.LAYERS]
+    within = before < LAYERS_MAX and (before + 1) * experts <= ROUTES_MAX
+    return within and rows * experts <= VALUES_MAX
+
+
+@WIRE.inlined
+def numbers_are_sound(values: Any, i: Any) -> Any:
+    """Whether counts and texts are within their limits."""
+    if not 0 <= values[i, at.POSITION_START] <= POSITION_MAX:
+        return False
+    if not 0 <= values[i, at.SEQUENCE] <= SEQUENCE_MAX or values[i, at.DROPPED_BEFORE] < 0:
+        return False
+    longest = np.int64(0)
+    for field in range(at.FIELDS):
+        if TEXTS >> field & 1:
+            longest = max(longest, values[i, field])
+    return longest <= TEXT_BYTES_MAX
 
 
 @WIRE.inlined
@@ -164,11 +187,11 @@ def is_valid(buf: Any, starts: Any, values: Any, i: Any, keys: Any, start: Any, 
         return False
     if not 1 <= values[i, at.STEPS] <= STEPS_MAX or not 1 <= values[i, at.EXPERTS] <= EXPERTS_MAX:
         return False
-    if not 1 <= values[i, at.LAYERS] <= LAYERS_MAX or not layers_ascend(buf, starts, values, i):
+    if not 1 <= values[i, at.LAYERS] <= LAYERS_MAX or not layers_are_sound(buf, starts, values, i):
         return False
     if not 1 <= values[i, at.TOP_K] <= values[i, at.EXPERTS]:
         return False
-    if values[i, at.POSITION_START] < 0 or values[i, at.SEQUENCE] < 0:
+    if not numbers_are_sound(values, i):
         return False
     if not EVENT_TIME_US_MIN <= values[i, at.EVENT_TIME] <= EVENT_TIME_US_MAX:
         return False

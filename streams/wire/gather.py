@@ -12,7 +12,7 @@ import numpy as np
 from numba import types
 
 from routekeel.operators.compilation import array_in, array_out
-from routekeel.streams.topology.chunk import EXPERTS_MAX
+from routekeel.schemas.limits import EXPERTS_MAX
 from routekeel.streams.wire import layout as at
 from routekeel.streams.wire.admit import (
     ARENA_ROW,

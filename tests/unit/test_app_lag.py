@@ -13,9 +13,13 @@ from prometheus_client import CollectorRegistry
 from routekeel.operators.config import DEFAULT
 from routekeel.streams.app.lag import LagWatch
 from routekeel.streams.app.metrics import WorkerMetrics
+from routekeel.streams.app.partitions import Partitions
 from routekeel.streams.app.web import exercise_controller, web_app
 from routekeel.streams.errors import ServiceUnavailable
 from routekeel.streams.settings import load_settings
+from routekeel.streams.topology.changelog import MemoryStore
+from routekeel.streams.topology.config import TopologyConfig
+from routekeel.streams.topology.partition import PartitionProcessor
 
 
 @dataclass
@@ -25,6 +29,7 @@ class Owned:
     applied: dict[int, int] = field(default_factory=dict)
     dirty: bool = False
     recovering: set[int] = field(default_factory=set)
+    progress_at: float = 0.0
 
     @property
     def assigned(self) -> set[int]:
@@ -84,6 +89,50 @@ async def test_records_that_wait_with_nothing_applied_are_a_stall(world: Any) ->
     world.owned.applied = {0: 11}
     await world.watch.refresh()
     assert world.watch.stalled_for(progress_at=100.0) == 0
+
+
+async def test_a_long_recovery_is_no_stall_as_long_as_it_gets_on(world: Any) -> None:
+    world.owned.recovering, world.ends[0] = {0}, 1000
+    await world.watch.refresh()
+    for _ in range(5):
+        world.clock.now += 50
+        world.owned.progress_at = world.clock.now - 1  # some of the changelog was read
+        await world.watch.refresh()
+        assert world.watch.lag == {0: 1000}
+        assert world.watch.stalled_for(progress_at=100.0) == 1
+    world.clock.now += 50  # and now it hangs
+    await world.watch.refresh()
+    assert world.watch.stalled_for(progress_at=100.0) == 51
+
+
+async def test_partitions_tell_that_a_recovery_gets_on() -> None:
+    clock, seen = Clock(), []
+    clock.now = 100.0
+
+    class Log:
+        async def recover(self, partition: int, store: Any, progressed: Any) -> int:
+            for _ in range(3):
+                clock.now += 40
+                progressed()
+                seen.append(partitions.progress_at)
+            clock.now += 40
+            return 3
+
+    config = TopologyConfig(kernel="numpy")
+    nothing: Any = None
+    partitions = Partitions(
+        "t",
+        Log(),  # type: ignore[arg-type]
+        lambda partition: MemoryStore(),
+        lambda source, store: PartitionProcessor(source, config, nothing, nothing, store),
+        WorkerMetrics(),
+        clock,
+    )
+    assert partitions.progress_at == 100
+    partitions.assign({0}, "id")
+    assert await partitions.get(0) is not None
+    assert seen == [140, 180, 220]
+    assert partitions.progress_at == 260
 
 
 async def test_idle_means_applied_and_durable(world: Any) -> None:

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from routekeel.schemas.limits import VALUES_MAX
 from routekeel.schemas.logits import pack
 from routekeel.streams.sdk.intake import pack_logits
 from routekeel.streams.sdk.refusal import Refused
-from routekeel.streams.topology import chunk as consumer_limits
 
 SHAPES = hnp.array_shapes(min_dims=3, max_dims=3, max_side=6)
 DTYPES = st.sampled_from(["<f2", ">f2", "<f4", ">f4", "<f8", "<i4", "|u1"])
@@ -157,10 +157,11 @@ def test_torch_tensors() -> None:
         assert pack_logits(tensor, "F16", 0) == ((1, 1, 2), expected)
 
 
-def test_the_limits_are_the_consumers() -> None:
-    from routekeel.streams.sdk import identity, intake
-
-    for name in ("STEPS_MAX", "LAYERS_MAX", "EXPERTS_MAX"):
-        assert getattr(intake, name) == getattr(consumer_limits, name)
-    for name in ("SESSION_ID_BYTES_MAX", "EVENT_TIME_US_MIN", "EVENT_TIME_US_MAX"):
-        assert getattr(identity, name) == getattr(consumer_limits, name)
+def test_more_values_than_the_stream_unpacks_are_refused() -> None:
+    tokens = VALUES_MAX // (64 * 128)
+    zeros = np.zeros((1, 1, 1), np.float16)
+    shape, _ = pack_logits(np.broadcast_to(zeros, (tokens, 64, 128)), "TOPM_F16", 1)
+    assert shape == (tokens, 64, 128)
+    with pytest.raises(Refused) as refused:
+        pack_logits(np.broadcast_to(zeros, (tokens + 1, 64, 128)), "TOPM_F16", 1)
+    assert refused.value.reason == "invalid_shape"

@@ -15,6 +15,7 @@ from routekeel.streams.sdk.producer import Producer
 from tests.unit.mock_broker import closed_port
 
 LOGITS = np.ones((2, 3, 4), np.float16)
+LONG = "é" * 513
 NORMS = dict.fromkeys(("dx_norm", "dw_norm", "dy_norm"), np.ones((1, 2)))
 PROBE = {"step": 0, "layers": [0], "epsilon": 0.1, "basis_id": "b", "directions": 2, **NORMS}
 
@@ -44,6 +45,9 @@ BAD: list[tuple[str, Any, str]] = [
     ("layers", [[0], [1], [2]], "invalid_shape"),
     ("layers", [-1, 0, 1], "invalid_field"),
     ("layers", ["a", "b", "c"], "invalid_field"),
+    ("layers", [0, 1, 1024], "invalid_field"),
+    ("logits", np.zeros((1, 33, 4096), np.float16), "invalid_shape"),
+    ("logits", np.broadcast_to(np.float16(0), (4096, 17, 128)), "invalid_shape"),
     ("top_k", 5, "invalid_field"),
     ("top_k", 0, "invalid_field"),
     ("top_k", [2], "invalid_field"),
@@ -51,6 +55,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("router_kind", 3, "invalid_field"),
     ("position_start", -1, "invalid_field"),
     ("position_start", 2**63, "invalid_field"),
+    ("position_start", 2**62 + 1, "invalid_field"),
     ("position_start", 1.5, "invalid_field"),
     ("position_start", None, "invalid_field"),
     ("phase", "warmup", "invalid_field"),
@@ -59,9 +64,16 @@ BAD: list[tuple[str, Any, str]] = [
     ("event_time_us", "now", "invalid_field"),
     ("sequence", -1, "invalid_field"),
     ("sequence", "1", "invalid_field"),
+    ("sequence", 2**62 + 1, "invalid_field"),
     ("producer_epoch", -1, "invalid_field"),
     ("request_id", 5, "invalid_field"),
     ("request_id", "\ud800", "invalid_field"),
+    ("request_id", LONG, "invalid_field"),
+    ("model", LONG, "invalid_field"),
+    ("model_revision", LONG, "invalid_field"),
+    ("backend", LONG, "invalid_field"),
+    ("router_kind", LONG, "invalid_field"),
+    ("task_type", LONG, "invalid_field"),
     ("model", "", "invalid_field"),
     ("backend", 3, "invalid_field"),
     ("token_ids", [1], "invalid_field"),
@@ -82,6 +94,9 @@ BAD: list[tuple[str, Any, str]] = [
     ("probe", {**PROBE, "directions": 3}, "invalid_field"),
     ("probe", {**PROBE, "extra": 3}, "invalid_field"),
     ("probe", {"step": 0}, "invalid_field"),
+    ("probe", {**PROBE, "basis_id": LONG}, "invalid_field"),
+    ("probe", {**PROBE, "drift_dx_norm": np.ones(2)}, "invalid_field"),
+    ("probe", {**PROBE, "layers": list(range(1025))}, "invalid_field"),
     ("probe", 3, "invalid_field"),
     ("flip_distance", [1.0, 2.0], "invalid_field"),
     ("flip_distance", -np.ones((2, 3)), "invalid_field"),
@@ -121,6 +136,33 @@ def test_a_refused_chunk_takes_no_number(producer: Producer) -> None:
     assert not emit(producer, "logits", np.full((1, 1, 1), np.nan))
     session = producer._sender._sessions.enter("numbers")
     assert session.sequence == 1
+
+
+def test_what_lies_at_the_limits_is_taken(producer: Producer) -> None:
+    texts = ("request_id", "model", "model_revision", "backend", "router_kind", "task_type")
+    assert all(emit(producer, name, "é" * 512) for name in texts)
+    assert emit(producer, "layers", [0, 1, 1023])
+    assert emit(producer, "position_start", 2**62)
+    assert emit(producer, "logits", np.zeros((1, 32, 4096), np.float16))
+
+
+def test_a_worker_id_that_the_stream_would_refuse_is_refused(producer: Producer) -> None:
+    made = Producer(producer.config, model="m", backend="b", top_k=1, schema_id=1, worker_id=LONG)
+    with made:
+        assert not emit(made, "request_id", "r")
+        assert made.stats().dropped["invalid_field"] == 1
+        made.close(0)
+
+
+def test_after_the_last_sequence_number_nothing_is_sent_under_a_wrong_one(
+    producer: Producer,
+) -> None:
+    def numbered(**arguments: int) -> bool:
+        return producer.emit_logits("last", LOGITS, position_start=0, **arguments)
+
+    assert numbered(sequence=2**62)
+    assert not numbered()
+    assert numbered(sequence=5)
 
 
 @pytest.mark.parametrize("name", ["latency_us", "vocabulary_size", "applied_policy_version"])
