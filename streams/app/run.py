@@ -27,6 +27,7 @@ from routekeel.streams.app.lag import LagWatch
 from routekeel.streams.app.metrics import WorkerMetrics
 from routekeel.streams.app.output import OutputProducer
 from routekeel.streams.app.partitions import Partitions
+from routekeel.streams.app.progress import WorkerProgress, worker_progress
 from routekeel.streams.app.rocksdb_store import RocksDbStore
 from routekeel.streams.app.web import exercise_controller, serve, web_app
 from routekeel.streams.app.worker import StreamWorker
@@ -65,12 +66,13 @@ def run_worker(
     *,
     until_idle_s: float | None = None,
     on_ready: Callable[[str], None] | None = None,
+    on_progress: Callable[[WorkerProgress], None] | None = None,
 ) -> WorkerResult:
     """Run a worker until SIGTERM, Ctrl-C, idleness (where asked for) or an error. Blocking.
 
-    Raises ServiceUnavailable when Kafka or the registry cannot be reached at the start,
-    ConfigurationError when a topic is missing or the store's folder cannot be made, WorkerFailed
-    when something broke later.
+    `on_progress` is told a few times a second how far it is. Raises ServiceUnavailable when Kafka or
+    the registry cannot be reached at the start, ConfigurationError when a topic is missing or the
+    store's folder cannot be made, WorkerFailed when something broke later.
     """
     topics = settings.topics
     require(
@@ -78,7 +80,7 @@ def run_worker(
         [topics.logits, topics.telemetry, topics.weights, topics.dlq, changelog_topic(settings)],
     )
     _make_folder(settings.worker.store_dir)
-    return asyncio.run(_run(settings, until_idle_s, on_ready))
+    return asyncio.run(_run(settings, until_idle_s, on_ready, on_progress))
 
 
 def _make_folder(path: Path) -> None:
@@ -92,7 +94,10 @@ def _make_folder(path: Path) -> None:
 
 
 async def _run(
-    settings: Settings, until_idle_s: float | None, on_ready: Callable[[str], None] | None
+    settings: Settings,
+    until_idle_s: float | None,
+    on_ready: Callable[[str], None] | None,
+    on_progress: Callable[[WorkerProgress], None] | None,
 ) -> WorkerResult:
     started = time.monotonic()
     config = topology_config(settings)
@@ -126,7 +131,12 @@ async def _run(
         await worker.app.start()
         if on_ready is not None:
             on_ready(address)
-        await _watch(settings, worker, watch, stop, until_idle_s)
+
+        def tell() -> None:
+            if on_progress is not None:
+                on_progress(worker_progress(worker.records_applied, watch, partitions, metrics))
+
+        await _watch(settings, worker, watch, stop, until_idle_s, tell)
         await asyncio.wait_for(worker.checkpoint_now(), 30)
         first, last = worker.first_batch, worker.last_durable
         busy = (last.at_s - first.at_s, last.cpu_s - first.cpu_s) if first and last else (0.0, 0.0)
@@ -201,6 +211,7 @@ async def _watch(
     watch: LagWatch,
     stop: asyncio.Event,
     until_idle_s: float | None,
+    tell: Callable[[], None],
 ) -> None:
     """Return when asked to stop or idle long enough; raise WorkerFailed when something broke."""
     next_checkpoint = 0.0
@@ -215,6 +226,7 @@ async def _watch(
             await worker.checkpoint_now()
             next_checkpoint = now + settings.worker.checkpoint_interval_s
             await watch.refresh()
+        tell()
         if watch.stalled_for(worker.progress_at) > settings.worker.stall_timeout_s:
             raise WorkerFailed(
                 f"records wait (lag {watch.lag}) but none was applied for {settings.worker.stall_timeout_s:.0f} s",

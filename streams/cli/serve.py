@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.logging import RichHandler
 
+from routekeel.streams.cli.live_line import LiveLine
 from routekeel.streams.cli.output import (
     ConfigFlag,
     JsonFlag,
@@ -55,11 +56,17 @@ def worker(
     """Run a stream worker; several share the partitions."""
 
     def action() -> None:
+        from routekeel.streams.app.progress import WorkerProgress
         from routekeel.streams.app.run import run_worker
 
         configure_logging(log_level)
         settings = settings_from(config, set_).settings
-        result = run_worker(settings, until_idle_s=until_idle)
+
+        def show(at: WorkerProgress) -> None:
+            line.show(at.records, {"lag": at.lag, "sessions": at.sessions, "DLQ": at.dead_letters})
+
+        with LiveLine(stderr, "records", shown=not json) as line:
+            result = run_worker(settings, until_idle_s=until_idle, on_progress=show)
         if json:
             emit_json({"ok": True, **asdict(result)})
         else:
@@ -78,6 +85,7 @@ def sink(
     """Run a ClickHouse sink; several share the partitions."""
 
     def action() -> None:
+        from routekeel.streams.sinks.progress import SinkProgress
         from routekeel.streams.sinks.run import run_sink
 
         configure_logging(log_level)
@@ -89,7 +97,12 @@ def sink(
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, on_signal)
-        result = run_sink(settings, until_idle_s=until_idle, on_progress=None, stop=stop)
+
+        def show(at: SinkProgress) -> None:
+            line.show(sum(at.rows.values()), {"lag": at.lag, "dead letters": at.dead_letters})
+
+        with LiveLine(stderr, "rows", shown=not json) as line:
+            result = run_sink(settings, until_idle_s=until_idle, on_progress=show, stop=stop)
         if json:
             emit_json({"ok": True, **asdict(result)})
         else:
