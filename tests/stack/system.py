@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from routekeel.infra.local.stack import LocalStack
 from routekeel.streams.settings import Settings, load_settings
-from routekeel.streams.topics import changelog_topic, ensure_topics, log_bounds
+from routekeel.streams.topics import admin_client, changelog_topic, ensure_topics, log_bounds
 
 WAIT_S = 120.0
 
@@ -129,6 +129,14 @@ def end_of(settings: Settings, topic: str) -> int:
     return sum(high for _, high in bounds.values())
 
 
+def delete_records(settings: Settings, topic: str, before: Mapping[int, int]) -> None:
+    """Remove everything below these offsets, as retention would."""
+    places = [TopicPartition(topic, partition, offset) for partition, offset in before.items()]
+    admin = admin_client(settings)  # held on to: without its owner no answer would come
+    for future in admin.delete_records(places).values():
+        future.result()
+
+
 def wait_until(
     condition: Callable[[], bool],
     what: str,
@@ -144,4 +152,12 @@ def wait_until(
         time.sleep(0.1)
 
 
-__all__ = ["MakeSystem", "System", "changelog_topic", "end_of", "read_topic", "wait_until"]
+__all__ = [
+    "MakeSystem",
+    "System",
+    "changelog_topic",
+    "delete_records",
+    "end_of",
+    "read_topic",
+    "wait_until",
+]
