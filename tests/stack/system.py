@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -42,7 +43,9 @@ class System:
             },
             **flags,
         }
+        self.environment: dict[str, str] = {}
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._logs: list[Path] = []
 
     @property
     def settings(self) -> Settings:
@@ -58,18 +61,30 @@ class System:
         apply_schema(connect(settings.clickhouse), settings.clickhouse)
         return settings
 
-    def start(self, command: str, *arguments: str, **flags: Any) -> subprocess.Popen[bytes]:
-        """Start `routekeel COMMAND` with these settings; its output goes to a file in the folder."""
+    def line(self, command: str, *arguments: str, **flags: Any) -> list[str]:
+        """The command line of `routekeel COMMAND` with these settings."""
         line = [sys.executable, "-m", "routekeel.streams.cli.main", command, *arguments]
         for key, value in {**self.flags, **flags}.items():
             line += ["--set", f"{key}={value}"]
+        return line
+
+    def start(self, command: str, *arguments: str, **flags: Any) -> subprocess.Popen[bytes]:
+        """Start `routekeel COMMAND` with these settings; its output goes to a file in the folder."""
         log = self.folder / f"{command}-{len(self._processes)}.log"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ROUTEKEEL_")}
         with log.open("wb") as output:
             process = subprocess.Popen(
-                line, stdout=output, stderr=subprocess.STDOUT, env=environment
+                self.line(command, *arguments, **flags),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**environment, **self.environment},
             )
+        return self.watch(process, log)
+
+    def watch(self, process: subprocess.Popen[bytes], log: Path) -> subprocess.Popen[bytes]:
+        """Have the process ended with the system; `log` is where its output goes."""
         self._processes.append(process)
+        self._logs.append(log)
         return process
 
     def run(self, command: str, *arguments: str, timeout_s: float = WAIT_S, **flags: Any) -> int:
@@ -78,9 +93,18 @@ class System:
 
     def log_of(self, process: subprocess.Popen[bytes]) -> str:
         """What a process has written."""
-        index = self._processes.index(process)
-        (path,) = self.folder.glob(f"*-{index}.log")
+        path = self._logs[self._processes.index(process)]
         return path.read_text(encoding="utf-8", errors="replace")
+
+    def pages(self, process: subprocess.Popen[bytes]) -> str:
+        """The address of /metrics and /health of a worker or sink, once it serves them."""
+        folder = self.settings.stack.state_dir / "run"
+
+        def found() -> list[Path]:
+            return list(folder.glob(f"*-{process.pid}.json"))
+
+        wait_until(lambda: bool(found()), "the runtime file", alive=[process])
+        return str(json.loads(found()[0].read_text(encoding="utf-8"))["url"])
 
     @staticmethod
     def kill(process: subprocess.Popen[bytes]) -> None:
