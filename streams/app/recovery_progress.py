@@ -17,26 +17,25 @@ log = logging.getLogger(__name__)
 
 LOG_INTERVAL_S = 1.0
 
-OnProgress = Callable[[int, int], None]
-"""Called with (changelog records read, records in all) of the recovery that is going on."""
-
 
 class RecoveryProgress:
-    """Adds up what the partitions being recovered have read and have left."""
+    """Adds up what the partitions being recovered have read and have left.
+
+    `read` and `total` are changelog records of the recovery that is going on.
+    """
 
     def __init__(
         self,
         metrics: WorkerMetrics,
-        on_progress: OnProgress | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._metrics = metrics
-        self._on_progress = on_progress
         self._clock = clock
         self._lock = threading.Lock()
         self._open: dict[int, tuple[int, int]] = {}
         self._finished = (0, 0)
         self._logged_at = clock()
+        self.read = self.total = 0
 
     def update(self, partition: int, read: int, total: int) -> None:
         """So many records of a partition's rest of the changelog are read."""
@@ -59,9 +58,8 @@ class RecoveryProgress:
     def _tell(self) -> None:
         read = self._finished[0] + sum(done for done, _ in self._open.values())
         total = self._finished[1] + sum(total for _, total in self._open.values())
+        self.read, self.total = read, total
         self._metrics.recovery_records_remaining.set(total - read)
-        if self._on_progress is not None:
-            self._on_progress(read, total)
         now = self._clock()
         if self._open and now - self._logged_at >= LOG_INTERVAL_S:
             self._logged_at = now

@@ -27,7 +27,8 @@ from routekeel.streams.app.lag import LagWatch
 from routekeel.streams.app.metrics import WorkerMetrics
 from routekeel.streams.app.output import OutputProducer
 from routekeel.streams.app.partitions import Partitions
-from routekeel.streams.app.recovery_progress import OnProgress, RecoveryProgress
+from routekeel.streams.app.progress import WorkerProgress, worker_progress
+from routekeel.streams.app.recovery_progress import RecoveryProgress
 from routekeel.streams.app.rocksdb_store import RocksDbStore
 from routekeel.streams.app.web import exercise_controller, serve, web_app
 from routekeel.streams.app.worker import StreamWorker
@@ -67,16 +68,13 @@ def run_worker(
     *,
     until_idle_s: float | None = None,
     on_ready: Callable[[str], None] | None = None,
-    on_recovery: OnProgress | None = None,
+    on_progress: Callable[[WorkerProgress], None] | None = None,
 ) -> WorkerResult:
     """Run a worker until SIGTERM, Ctrl-C, idleness (where asked for) or an error. Blocking.
 
-    `on_recovery` gets (changelog records read, records in all) while partitions are taken over; it is
-    called in the reading threads, one call at a time.
-
-    Raises ServiceUnavailable when Kafka or the registry cannot be reached at the start,
-    ConfigurationError when a topic is missing or the store's folder cannot be made, WorkerFailed
-    when something broke later.
+    `on_progress` is told a few times a second how far it is. Raises ServiceUnavailable when Kafka or
+    the registry cannot be reached at the start, ConfigurationError when a topic is missing or the
+    store's folder cannot be made, WorkerFailed when something broke later.
     """
     topics = settings.topics
     require(
@@ -84,7 +82,7 @@ def run_worker(
         [topics.logits, topics.telemetry, topics.weights, topics.dlq, changelog_topic(settings)],
     )
     _make_folder(settings.worker.store_dir)
-    return asyncio.run(_run(settings, until_idle_s, on_ready, on_recovery))
+    return asyncio.run(_run(settings, until_idle_s, on_ready, on_progress))
 
 
 def _make_folder(path: Path) -> None:
@@ -101,13 +99,13 @@ async def _run(
     settings: Settings,
     until_idle_s: float | None,
     on_ready: Callable[[str], None] | None,
-    on_recovery: OnProgress | None,
+    on_progress: Callable[[WorkerProgress], None] | None,
 ) -> WorkerResult:
     started = time.monotonic()
     config = topology_config(settings)
     controller = exercise_controller(config.control, config.kernel)  # compiles the kernel, too
     metrics = WorkerMetrics()
-    progress = RecoveryProgress(metrics, on_recovery)
+    progress = RecoveryProgress(metrics)
     worker, partitions = _assemble(settings, config, metrics, progress)
     watch = LagWatch(settings, partitions, metrics)
 
@@ -136,7 +134,14 @@ async def _run(
         await worker.app.start()
         if on_ready is not None:
             on_ready(address)
-        await _watch(settings, worker, watch, stop, until_idle_s)
+
+        def tell() -> None:
+            if on_progress is not None:
+                on_progress(
+                    worker_progress(worker.records_applied, watch, partitions, metrics, progress)
+                )
+
+        await _watch(settings, worker, watch, stop, until_idle_s, tell)
         await asyncio.wait_for(worker.checkpoint_now(), 30)
         first, last = worker.first_batch, worker.last_durable
         busy = (last.at_s - first.at_s, last.cpu_s - first.cpu_s) if first and last else (0.0, 0.0)
@@ -214,6 +219,7 @@ async def _watch(
     watch: LagWatch,
     stop: asyncio.Event,
     until_idle_s: float | None,
+    tell: Callable[[], None],
 ) -> None:
     """Return when asked to stop or idle long enough; raise WorkerFailed when something broke."""
     next_checkpoint = 0.0
@@ -228,6 +234,7 @@ async def _watch(
             await worker.checkpoint_now()
             next_checkpoint = now + settings.worker.checkpoint_interval_s
             await watch.refresh()
+        tell()
         if watch.stalled_for(worker.progress_at) > settings.worker.stall_timeout_s:
             raise WorkerFailed(
                 f"records wait (lag {watch.lag}) but none was applied for {settings.worker.stall_timeout_s:.0f} s",

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 from rich.logging import RichHandler
 
+from routekeel.streams.cli.live_line import LiveLine
 from routekeel.streams.cli.output import (
     ConfigFlag,
     JsonFlag,
@@ -47,24 +46,6 @@ def configure_logging(level: str) -> None:
     logging.getLogger("routekeel").setLevel(number)
 
 
-@contextmanager
-def recovery_shown() -> Iterator[Callable[[int, int], None] | None]:
-    """On a terminal, a bar that shows while the state log is read; elsewhere the log lines tell."""
-    if not stderr.is_terminal:
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn("recovering the state"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=stderr, transient=True) as bar:
-        task = bar.add_task("recovery", total=None, visible=False)
-
-        def show(read: int, total: int) -> None:
-            bar.update(task, completed=read, total=total, visible=read < total)
-
-        yield show
-
-
 def worker(
     until_idle: UntilIdle = None,
     config: ConfigFlag = None,
@@ -75,12 +56,20 @@ def worker(
     """Run a stream worker; several share the partitions."""
 
     def action() -> None:
+        from routekeel.streams.app.progress import WorkerProgress
         from routekeel.streams.app.run import run_worker
 
         configure_logging(log_level)
         settings = settings_from(config, set_).settings
-        with recovery_shown() as on_recovery:
-            result = run_worker(settings, until_idle_s=until_idle, on_recovery=on_recovery)
+
+        def show(at: WorkerProgress) -> None:
+            counts = {"lag": at.lag, "sessions": at.sessions, "DLQ": at.dead_letters}
+            if at.to_recover:
+                counts["state records to recover"] = at.to_recover
+            line.show(at.records, counts)
+
+        with LiveLine(stderr, "records", shown=not json) as line:
+            result = run_worker(settings, until_idle_s=until_idle, on_progress=show)
         if json:
             emit_json({"ok": True, **asdict(result)})
         else:
@@ -99,6 +88,7 @@ def sink(
     """Run a ClickHouse sink; several share the partitions."""
 
     def action() -> None:
+        from routekeel.streams.sinks.progress import SinkProgress
         from routekeel.streams.sinks.run import run_sink
 
         configure_logging(log_level)
@@ -110,7 +100,12 @@ def sink(
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, on_signal)
-        result = run_sink(settings, until_idle_s=until_idle, on_progress=None, stop=stop)
+
+        def show(at: SinkProgress) -> None:
+            line.show(sum(at.rows.values()), {"lag": at.lag, "dead letters": at.dead_letters})
+
+        with LiveLine(stderr, "rows", shown=not json) as line:
+            result = run_sink(settings, until_idle_s=until_idle, on_progress=show, stop=stop)
         if json:
             emit_json({"ok": True, **asdict(result)})
         else:

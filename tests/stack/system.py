@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from routekeel.infra.local.stack import LocalStack
 from routekeel.streams.settings import Settings, load_settings
-from routekeel.streams.topics import changelog_topic, ensure_topics, log_bounds
+from routekeel.streams.topics import admin_client, changelog_topic, ensure_topics, log_bounds
 
 WAIT_S = 120.0
 
@@ -42,7 +43,9 @@ class System:
             },
             **flags,
         }
+        self.environment: dict[str, str] = {}
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._logs: list[Path] = []
 
     @property
     def settings(self) -> Settings:
@@ -58,18 +61,30 @@ class System:
         apply_schema(connect(settings.clickhouse), settings.clickhouse)
         return settings
 
-    def start(self, command: str, *arguments: str, **flags: Any) -> subprocess.Popen[bytes]:
-        """Start `routekeel COMMAND` with these settings; its output goes to a file in the folder."""
+    def line(self, command: str, *arguments: str, **flags: Any) -> list[str]:
+        """The command line of `routekeel COMMAND` with these settings."""
         line = [sys.executable, "-m", "routekeel.streams.cli.main", command, *arguments]
         for key, value in {**self.flags, **flags}.items():
             line += ["--set", f"{key}={value}"]
+        return line
+
+    def start(self, command: str, *arguments: str, **flags: Any) -> subprocess.Popen[bytes]:
+        """Start `routekeel COMMAND` with these settings; its output goes to a file in the folder."""
         log = self.folder / f"{command}-{len(self._processes)}.log"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ROUTEKEEL_")}
         with log.open("wb") as output:
             process = subprocess.Popen(
-                line, stdout=output, stderr=subprocess.STDOUT, env=environment
+                self.line(command, *arguments, **flags),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**environment, **self.environment},
             )
+        return self.watch(process, log)
+
+    def watch(self, process: subprocess.Popen[bytes], log: Path) -> subprocess.Popen[bytes]:
+        """Have the process ended with the system; `log` is where its output goes."""
         self._processes.append(process)
+        self._logs.append(log)
         return process
 
     def run(self, command: str, *arguments: str, timeout_s: float = WAIT_S, **flags: Any) -> int:
@@ -78,9 +93,18 @@ class System:
 
     def log_of(self, process: subprocess.Popen[bytes]) -> str:
         """What a process has written."""
-        index = self._processes.index(process)
-        (path,) = self.folder.glob(f"*-{index}.log")
+        path = self._logs[self._processes.index(process)]
         return path.read_text(encoding="utf-8", errors="replace")
+
+    def pages(self, process: subprocess.Popen[bytes]) -> str:
+        """The address of /metrics and /health of a worker or sink, once it serves them."""
+        folder = self.settings.stack.state_dir / "run"
+
+        def found() -> list[Path]:
+            return list(folder.glob(f"*-{process.pid}.json"))
+
+        wait_until(lambda: bool(found()), "the runtime file", alive=[process])
+        return str(json.loads(found()[0].read_text(encoding="utf-8"))["url"])
 
     @staticmethod
     def kill(process: subprocess.Popen[bytes]) -> None:
@@ -129,6 +153,14 @@ def end_of(settings: Settings, topic: str) -> int:
     return sum(high for _, high in bounds.values())
 
 
+def delete_records(settings: Settings, topic: str, before: Mapping[int, int]) -> None:
+    """Remove everything below these offsets, as retention would."""
+    places = [TopicPartition(topic, partition, offset) for partition, offset in before.items()]
+    admin = admin_client(settings)  # held on to: without its owner no answer would come
+    for future in admin.delete_records(places).values():
+        future.result()
+
+
 def wait_until(
     condition: Callable[[], bool],
     what: str,
@@ -144,4 +176,12 @@ def wait_until(
         time.sleep(0.1)
 
 
-__all__ = ["MakeSystem", "System", "changelog_topic", "end_of", "read_topic", "wait_until"]
+__all__ = [
+    "MakeSystem",
+    "System",
+    "changelog_topic",
+    "delete_records",
+    "end_of",
+    "read_topic",
+    "wait_until",
+]
