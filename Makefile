@@ -77,8 +77,15 @@ test-coverage: install-dev  ## Run the tests with coverage (at least 80 %)
 	@$(PYTEST) -m "not stress and not docker" --cov --cov-report= tests
 	@$(BIN)/coverage report --fail-under=80 --skip-covered
 
-benchmark: install-dev  ## Measure against a plain loop and stock Faust, on the real broker
-	@$(BIN)/python -m tests.bench
+$(BENCH_VENV)/.ready: $(BIN)/uv requirements/bench.txt pyproject.toml
+	@echo "installing the app and its peers for the benchmark (once)"
+	@$(PYTHON) -m venv $(BENCH_VENV)
+	@$(UV) $(BENCH_VENV)/bin/python --require-hashes -r requirements/bench.txt
+	@$(UV) $(BENCH_VENV)/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+benchmark: $(BENCH_VENV)/.ready  ## Measure against a plain loop, Quix Streams, Bytewax and Faust; writes docs/BENCHMARKS.md (QUICK=1: a try, no docs)
+	@$(BENCH_VENV)/bin/python -m tests.bench $(if $(filter 1,$(QUICK)),--quick,--write-docs)
 
 format: install-dev  ## Format the code
 	@$(BIN)/ruff format .
@@ -97,6 +104,9 @@ lock: $(BIN)/uv  ## Renew requirements/*.txt
 	@for extras in "sdk:" "app:--extra app --extra mlx" "dev:--extra app --extra mlx --extra dev" "train:--extra train"; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 			$${extras#*:} pyproject.toml -o requirements/$${extras%%:*}.txt; done
+	@cp requirements/app.txt requirements/bench.txt  # the app's versions wherever the peers allow them
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+		--extra app --extra bench pyproject.toml -o requirements/bench.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 		requirements/tools.in -o requirements/tools.txt
 

@@ -1,41 +1,191 @@
-"""What the two peers share: the same decoding, the same kernel and the same outputs, by hand.
+"""What the peers share: the same decoding and the same outputs, by hand, with fastavro.
 
 No repeats, gaps, evictions, dead letters, checkpoints or recovery: what an engineer writes who needs
-the numbers today. Its cost is the yardstick.
+the numbers today. What is the same for every event is made once, what a batch allows to do at once
+is done at once. Its cost is the yardstick.
 """
 
 from __future__ import annotations
 
 import math
 from io import BytesIO
+from operator import itemgetter
 from typing import Any
 
 import fastavro
 import numpy as np
 
-from routekeel.operators.config import DEFAULT
-from routekeel.operators.contract import BatchOutput, Chunk, ChunkBatch
-from routekeel.operators.state import RouterState, initial_rows
-from routekeel.operators.step import step, step_many
+from routekeel.operators.columns import CHUNK, LAYER
+from routekeel.operators.contract import BatchOutput
+from routekeel.operators.state import initial_rows
 from routekeel.schemas.avro import reader_schema
 from routekeel.schemas.codec import header
 from routekeel.schemas.records import ROUTER_LOGITS, TELEMETRY, WEIGHTS
 from routekeel.schemas.records.telemetry import LAYER_FIELDS, PROVENANCE_FAMILIES
 from routekeel.schemas.registry import SchemaIds, subject_of
 from routekeel.streams.settings import Settings
-from routekeel.streams.topology.outputs import PROBE_COLUMNS, RENAMED
 
+# Telemetry's names for the kernel's columns where they differ, and those the kernel does not have.
+RENAMED = {
+    "lam": "lambda",
+    "load_max_over_mean": "load_max_over_mean_base",
+    "load_cv": "load_cv_base",
+}
+PROBE_COLUMNS = ("g_probe", "l_perp", "l_para")
 COPIED = (
     "session_id", "request_id", "model", "model_revision", "backend", "worker_id", "producer_epoch", "sequence",
     "event_time_us", "phase", "steps", "experts", "top_k", "router_kind", "dropped_before", "layers",
     "latency_us", "success", "judge_score", "task_type", "applied_policy_version",
 )  # fmt: skip
 FIXED = {
+    "source_topic": "bench", "source_topic_id": "bench",
     "policy_version": 0, "policy_arm": "shadow", "rows_repeated": 0, "positions_missing": 0, "sequences_missing": 0,
     "state_reset": "", "ambiguity_paraphrase": None, "ambiguity_specification": None, "probe_epsilon": None,
     "probe_basis_id": None, "probe_directions": None, "token_rows": None,
     **{f"provenance_{family}": "derived" for family, _ in PROVENANCE_FAMILIES},
 }  # fmt: skip
+WEIGHTS_COPIED = (
+    "session_id", "request_id", "model", "model_revision", "event_time_us", "layers", "experts",
+)  # fmt: skip
+WEIGHTS_FIXED = {
+    "source_topic": "bench", "source_topic_id": "bench", "policy_version": 0, "policy_arm": "shadow",
+}  # fmt: skip
+
+Event = dict[str, Any]
+
+
+def weights_cadence(settings: Settings) -> int:
+    """Weights are emitted every so many tokens of a request; 1 = with every chunk."""
+    return max(1, int(getattr(settings.worker, "weights_every_tokens", 1)))
+
+
+def weights_due(position_start: int, steps: int, first: bool, every: int) -> bool:
+    """Whether a chunk has Weights: it is its session's first, or crosses a multiple of `every`.
+
+    >>> [weights_due(position, 1, False, 4) for position in range(8)]
+    [False, False, False, True, False, False, False, True]
+    """
+    return first or (position_start + steps) // every > position_start // every
+
+
+class HandWritten:
+    """Decodes events and encodes their outputs; the kernel's call is the contender's own."""
+
+    def __init__(self, settings: Settings) -> None:
+        ids = SchemaIds(settings.registry.url)
+        self.every = weights_cadence(settings)
+        self.logits_schema = reader_schema(ROUTER_LOGITS)
+        topics = settings.topics
+        self.telemetry_header = header(ids.register(TELEMETRY, subject_of(topics.telemetry)))
+        self.telemetry_schema = reader_schema(TELEMETRY)
+        self.weights_header = header(ids.register(WEIGHTS, subject_of(topics.weights)))
+        self.weights_schema = reader_schema(WEIGHTS)
+        self.columns = [f.name for f in LAYER_FIELDS if f.name not in PROBE_COLUMNS]
+        self.index = np.array([LAYER[RENAMED.get(name, name)] for name in self.columns])
+        self._copied = itemgetter(*COPIED)
+        self._weights_copied = itemgetter(*WEIGHTS_COPIED)
+
+    def decode(self, value: bytes) -> Event:
+        """The event in a message's value."""
+        buffer = BytesIO(value)
+        buffer.seek(5)  # past the framing: magic byte and schema id
+        return fastavro.schemaless_reader(buffer, self.logits_schema, None)  # type: ignore[return-value]
+
+    def fresh(self, event: Event) -> Any:
+        """The state of a session before its first event: float32[L, 2E + 6]."""
+        return initial_rows(len(event["layers"]), event["experts"])
+
+    def inputs(self, events: list[Event]) -> tuple[Any, Any]:
+        """(logits float32[rows, E], ambiguity float32[tokens, 3]) of events of one shape."""
+        one = events[0]
+        experts = one["experts"]
+        data = b"".join([event["logits"] for event in events])
+        if one["encoding"] == "F16":
+            logits = np.frombuffer(data, "<f2").astype(np.float32).reshape(-1, experts)
+        else:
+            logits = dense(data, experts, one["top_m"])
+        entropy = np.frombuffer(b"".join([event["token_entropy"] for event in events]), "<f4")
+        ambiguity = np.full((len(entropy), 3), np.nan, np.float32)
+        scale = np.float32(1 / math.log(one["vocabulary_size"]))
+        ambiguity[:, 0] = np.minimum(np.maximum(entropy * scale, 0), 1)
+        return logits, ambiguity
+
+    def outputs(self, output: BatchOutput, layers: int) -> Outputs:
+        """The kernel's output for chunks of `layers` layers each, ready to be cut into records."""
+        return Outputs(self, output, layers)
+
+    def encode_telemetry(self, event: Event, partition: int, offset: int, made: Event) -> bytes:
+        """The framed Telemetry of an event; `made` is what the kernel found."""
+        record = FIXED | dict(zip(COPIED, self._copied(event), strict=True)) | made
+        record["source_partition"], record["source_offset"] = partition, offset
+        record["position"], record["tokens_applied"] = event["position_start"], event["steps"]
+        return encode(self.telemetry_schema, self.telemetry_header, record)
+
+    def encode_weights(self, event: Event, partition: int, offset: int, made: Event) -> bytes:
+        """The framed Weights of an event."""
+        copied = dict(zip(WEIGHTS_COPIED, self._weights_copied(event), strict=True))
+        record = WEIGHTS_FIXED | copied | made
+        record["source_partition"], record["source_offset"] = partition, offset
+        record["position"] = event["position_start"] + event["steps"] - 1
+        return encode(self.weights_schema, self.weights_header, record)
+
+
+class Outputs:
+    """The outputs of one kernel call, whose chunks all have the same number of layers."""
+
+    def __init__(self, work: HandWritten, output: BatchOutput, layers: int) -> None:
+        self._work, self._output, self._layers = work, output, layers
+        chunks = output.chunk.shape[0]
+        # Column by column for each chunk, all chunks at once: the records then take slices.
+        table = output.layer.reshape(chunks, layers, -1).transpose(0, 2, 1)
+        self._columns = table.take(work.index, axis=1).tobytes()
+        self._chunk = output.chunk.tolist()
+        self._nothing = dict.fromkeys(PROBE_COLUMNS, np.full(layers, np.nan, "<f4").tobytes())
+
+    def records(
+        self, i: int, event: Event, partition: int, offset: int, first: bool
+    ) -> tuple[bytes, bytes | None]:
+        """Framed Telemetry of the i-th chunk, and Weights where they are due."""
+        work, output, layers = self._work, self._output, self._layers
+        span = slice(i * layers, (i + 1) * layers)
+        width = 4 * layers
+        start = i * width * len(work.columns)
+        stop = start + width * len(work.columns)
+        columns = self._columns
+        made: Event = {
+            name: columns[at : at + width]
+            for name, at in zip(work.columns, range(start, stop, width), strict=True)
+        }
+        made |= self._nothing
+        row = self._chunk[i]
+        a_star = _null(row[CHUNK["a_star"]])
+        made["ambiguity_mask"] = int(output.ambiguity_mask[i])
+        made["a_star"], made["a_exogenous"] = a_star, _null(row[CHUNK["a_exogenous"]])
+        made["clarity"] = None if a_star is None else 1 - a_star
+        made["ambiguity_predictive"] = _null(row[CHUNK["predictive"]])
+        made["ambiguity_routing"] = _null(row[CHUNK["routing"]])
+        made["load"] = output.load_base[span].tobytes()
+        made["load_controlled"] = output.load_controlled[span].tobytes()
+        telemetry = work.encode_telemetry(event, partition, offset, made)
+        if not weights_due(event["position_start"], event["steps"], first, work.every):
+            return telemetry, None
+        weights = {
+            "w_hat": output.route[span].tobytes(),
+            "beta": output.layer[span, LAYER["beta_last"]].tobytes(),
+            "lam": output.layer[span, LAYER["lambda_last"]].tobytes(),
+            "state": output.state[span].tobytes(),
+        }
+        return telemetry, work.encode_weights(event, partition, offset, weights)
+
+
+def dense(data: bytes, experts: int, top_m: int) -> Any:
+    """TOPM_F16 rows as float32[rows, E]: the rest's logsumexp spread evenly over the others."""
+    dtype = np.dtype([("top", "<f2", (top_m,)), ("ids", "<u2", (top_m,)), ("rest", "<f4")])
+    rows = np.frombuffer(data, dtype)
+    flat = np.empty((len(rows), experts), np.float32)
+    flat[:] = (rows["rest"] - np.float32(np.log(experts - top_m)))[:, None]
+    flat[np.arange(len(rows))[:, None], rows["ids"]] = rows["top"]
+    return flat
 
 
 def encode(schema: Any, frame: bytes, record: dict[str, Any]) -> bytes:
@@ -46,120 +196,5 @@ def encode(schema: Any, frame: bytes, record: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-class HandWritten:
-    """Decode, step, encode: many events at once or one at a time."""
-
-    def __init__(self, settings: Settings) -> None:
-        from routekeel.operators.columns import CHUNK, LAYER
-
-        ids = SchemaIds(settings.registry.url)
-        self.logits_schema = reader_schema(ROUTER_LOGITS)
-        self.telemetry_header = header(
-            ids.register(TELEMETRY, subject_of(settings.topics.telemetry))
-        )
-        self.telemetry_schema = reader_schema(TELEMETRY)
-        self.weights_header = header(ids.register(WEIGHTS, subject_of(settings.topics.weights)))
-        self.weights_schema = reader_schema(WEIGHTS)
-        self.columns = [f.name for f in LAYER_FIELDS if f.name not in PROBE_COLUMNS]
-        self.index = [LAYER[RENAMED.get(name, name)] for name in self.columns]
-        self.beta, self.lam = LAYER["beta_last"], LAYER["lambda_last"]
-        self.chunk = CHUNK
-        # The kernel is loaded before anything is timed, as this app does it at its start.
-        step(DEFAULT, RouterState.initial(1, 2), Chunk(np.zeros((1, 1, 2), np.float32)))
-
-    def step(
-        self, events: list[dict[str, Any]], states: list[Any], first_slot: list[int]
-    ) -> tuple[Any, BatchOutput, ChunkBatch]:
-        """Run the kernel over events of one shape; `states` are the packed matrices of their sessions."""
-        one = events[0]
-        tokens, layers, experts = one["steps"], len(one["layers"]), one["experts"]
-        logits = (
-            np.frombuffer(b"".join(e["logits"] for e in events), "<f2")
-            .astype(np.float32)
-            .reshape(-1, experts)
-        )
-        ambiguity = np.full((len(events) * tokens, 3), np.nan, np.float32)
-        entropy = np.frombuffer(b"".join(e["token_entropy"] for e in events), "<f4")
-        ambiguity[:, 0] = np.clip(entropy / math.log(one["vocabulary_size"]), 0, 1)
-        slots = (np.array(first_slot)[:, None] + np.arange(layers)).reshape(-1)
-        batch = ChunkBatch.build(
-            logits,
-            [tokens] * len(events),
-            [layers] * len(events),
-            slots,
-            top_k=one["top_k"],
-            ambiguity=ambiguity,
-        )
-        arena = np.concatenate(states)
-        _, output = step_many(DEFAULT, arena, batch, out=arena)
-        return arena, output, batch
-
-    def decode(self, value: bytes) -> dict[str, Any]:
-        """The event in a message's value."""
-        return fastavro.schemaless_reader(BytesIO(value[5:]), self.logits_schema, None)  # type: ignore[return-value]
-
-    def fresh(self, event: dict[str, Any]) -> Any:
-        """The state of a session before its first event."""
-        return initial_rows(len(event["layers"]), event["experts"])
-
-    def outputs(
-        self,
-        event: dict[str, Any],
-        partition: int,
-        offset: int,
-        output: BatchOutput,
-        i: int,
-        at: int,
-    ) -> tuple[bytes, bytes]:
-        """Telemetry and Weights of event i, whose layers start at `at` in the output."""
-        layers = len(event["layers"])
-        span = slice(at, at + layers)
-        rows = output.layer[span]
-        row = [None if v != v else v for v in output.chunk[i].tolist()]
-        source = {
-            "source_topic": "bench",
-            "source_topic_id": "bench",
-            "source_partition": partition,
-            "source_offset": offset,
-        }
-        record = {name: event[name] for name in COPIED} | FIXED | source
-        record["position"], record["tokens_applied"] = event["position_start"], event["steps"]
-        record["ambiguity_mask"] = int(output.ambiguity_mask[i])
-        for name in ("a_star", "a_exogenous"):
-            record[name] = row[self.chunk[name]]
-        record["clarity"] = None if record["a_star"] is None else 1 - record["a_star"]
-        record["ambiguity_predictive"] = row[self.chunk["predictive"]]
-        record["ambiguity_routing"] = row[self.chunk["routing"]]
-        columns = np.ascontiguousarray(rows[:, self.index].T).tobytes()
-        for k, name in enumerate(self.columns):
-            record[name] = columns[4 * layers * k : 4 * layers * (k + 1)]
-        nothing = np.full(layers, np.nan, "<f4").tobytes()
-        for name in PROBE_COLUMNS:
-            record[name] = nothing
-        record["load"] = output.load_base[span].tobytes()
-        record["load_controlled"] = output.load_controlled[span].tobytes()
-        weights = source | {
-            name: event[name]
-            for name in (
-                "session_id",
-                "request_id",
-                "model",
-                "model_revision",
-                "event_time_us",
-                "layers",
-                "experts",
-            )
-        }
-        weights |= {
-            "policy_version": 0,
-            "policy_arm": "shadow",
-            "position": event["position_start"] + event["steps"] - 1,
-            "w_hat": output.route[span].tobytes(),
-            "beta": rows[:, self.beta].tobytes(),
-            "lam": rows[:, self.lam].tobytes(),
-            "state": output.state[span].tobytes(),
-        }
-        return (
-            encode(self.telemetry_schema, self.telemetry_header, record),
-            encode(self.weights_schema, self.weights_header, weights),
-        )
+def _null(value: float) -> float | None:
+    return None if value != value else value

@@ -1,0 +1,128 @@
+"""One shape, all contenders: the same events, one process each, one after the other, interleaved."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+
+from routekeel.infra.local.stack import LocalStack
+
+from .bench_topics import RunTopics, compare
+from .load import Shape, weights_expected, write_events
+from .records import weights_cadence
+
+CONTENDERS = ("routekeel", "loop", "quix", "bytewax", "faust")
+REFERENCE = "loop"
+SAMPLE = 100
+TIMEOUT_S = 1800
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where the stack is, and which contenders run how often."""
+
+    stack: LocalStack
+    state_dir: Path
+    repeats: int
+    contenders: tuple[str, ...] = CONTENDERS
+
+    def broker(self) -> psutil.Process:
+        """The broker's process."""
+        pid = next(s.pid for s in self.stack.status() if s.name == "kafka")
+        return psutil.Process(pid)
+
+
+def contender_command(name: str, tag: str, events: int, shape: Shape) -> list[str]:
+    """The command line of one contender's process."""
+    numbers = (events, shape.tokens, shape.layers, shape.experts)
+    module = "tests.bench.contenders"
+    return [sys.executable, "-m", module, name, tag, *(str(number) for number in numbers)]
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """The CPU seconds a process has used."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def measure(
+    bench: Bench, name: str, topics: RunTopics, events: int, shape: Shape
+) -> dict[str, float]:
+    """One run of one contender. Raises SystemExit where it fails or takes for ever."""
+    broker = bench.broker()
+    before = cpu_s(broker)
+    done = subprocess.run(
+        contender_command(name, topics.tag, events, shape),
+        env=topics.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
+    )
+    if done.returncode:
+        raise SystemExit(f"{name} failed:\n{done.stdout[-1000:]}\n{done.stderr[-4000:]}")
+    result = json.loads(done.stdout.strip().splitlines()[-1])
+    if result["events"] != events:
+        raise SystemExit(f"{name} says it had {result['events']} events, there are {events}")
+    return {
+        "events_per_s": events / result["seconds"],
+        "cpu_us_per_event": 1e6 * result["cpu_s"] / events,
+        "broker_cpu_us_per_event": 1e6 * (cpu_s(broker) - before) / events,
+        "rss_mb": result["rss_mb"],
+        **({"main_thread_s": result["main_thread_s"]} if "main_thread_s" in result else {}),
+    }
+
+
+def run_case(bench: Bench, shape: Shape, events: int, sessions: int) -> dict[str, Any]:
+    """All contenders on one shape, each run verified."""
+    source = f"bench.logits.{shape.key}"
+    loading = RunTopics.make(bench.state_dir, f"bench-load-{shape.key}", source)
+    console.print(f"{shape}: writing {events:,} events of {sessions:,} sessions")
+    megabytes = write_events(loading.settings, shape, events, sessions, seed=1)
+    weights = weights_expected(shape, events, sessions, weights_cadence(loading.settings))
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in bench.contenders}
+    samples: dict[str, dict[tuple[str, int, int], int]] = {}
+    for repeat in range(bench.repeats):
+        # Each repeat begins with another contender, so that none always follows the same one.
+        turn = repeat % len(bench.contenders)
+        for name in bench.contenders[turn:] + bench.contenders[:turn]:
+            topics = RunTopics.make(
+                bench.state_dir, f"bench-{name}-{shape.key}-{repeat}", source
+            )
+            runs[name].append(measure(bench, name, topics, events, shape))
+            topics.verify(name, events, weights)
+            if repeat == 0:
+                samples[name] = topics.sample(SAMPLE)
+            topics.remove()
+            console.print(f"  {name:<10} {runs[name][-1]['events_per_s']:>10,.0f} events/s")
+    reference = samples[REFERENCE] if REFERENCE in samples else next(iter(samples.values()))
+    compared = {name: compare(name, sample, reference) for name, sample in samples.items()}
+    loading.remove([source])
+    return {
+        "shape": str(shape),
+        "events": events,
+        "sessions": sessions,
+        "megabytes": megabytes,
+        "weights_records": weights,
+        "records_compared": compared,
+        **summary(runs),
+    }
+
+
+def summary(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """Medians by contender of everything measured, and the range of the rate."""
+    out: dict[str, Any] = {}
+    for key in ("events_per_s", "cpu_us_per_event", "broker_cpu_us_per_event", "rss_mb"):
+        out[key] = {n: statistics.median(run[key] for run in r) for n, r in runs.items()}
+    rates = {name: [run["events_per_s"] for run in r] for name, r in runs.items()}
+    out["events_per_s_range"] = {name: [min(r), max(r)] for name, r in rates.items()}
+    return out

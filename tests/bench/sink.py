@@ -1,0 +1,140 @@
+"""The sink against what the store takes when the same Arrow batches are inserted directly.
+
+`python -m tests.bench.sink --child` runs in a process of its own: the sink over filled topics, its
+batches being kept, and then the same bytes into fresh tables by as many threads as the sink uses.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Console
+
+from routekeel.streams.history.store import apply_schema, connect
+from routekeel.streams.settings import Settings, load_settings
+from routekeel.streams.sinks.items import ItemDecoder
+from routekeel.streams.sinks.lease import LeaseTerms
+from routekeel.streams.sinks.loop import INSERT_THREADS
+from routekeel.streams.sinks.outcomes import Done
+from routekeel.streams.sinks.run import run_sink
+from routekeel.streams.sinks.store import TableStore
+
+from .bench_topics import RunTopics
+from .cases import Bench, measure
+from .load import Shape, write_events
+
+console = Console(stderr=True)
+
+
+class Observed:
+    """Keeps what the sink inserts, and when it had its first record and its last answer."""
+
+    def __init__(self) -> None:
+        self.actions: list[Any] = []
+        self.first_s = self.last_s = 0.0
+        self._lock = threading.Lock()
+        insert, decode = TableStore.insert, ItemDecoder.decode
+
+        def observed_insert(store: TableStore, action: Any) -> Any:
+            outcome = insert(store, action)
+            with self._lock:
+                self.actions.append(action)
+                self.last_s = time.monotonic()
+            return outcome
+
+        def observed_decode(decoder: ItemDecoder, record: Any) -> Any:
+            if not self.first_s:
+                self.first_s = time.monotonic()
+            return decode(decoder, record)
+
+        self._undo = (insert, decode)
+        TableStore.insert = observed_insert  # type: ignore[method-assign]
+        ItemDecoder.decode = observed_decode  # type: ignore[method-assign]
+
+    def stop(self) -> None:
+        """Observe no more."""
+        TableStore.insert, ItemDecoder.decode = self._undo  # type: ignore[method-assign]
+
+
+def direct(settings: Settings, actions: list[Any]) -> float:
+    """Seconds to insert the batches into fresh tables of another database."""
+    section = settings.clickhouse.model_copy(
+        update={"database": f"{settings.clickhouse.database}_direct"}
+    )
+    terms = LeaseTerms.of(settings)
+    client = connect(section, send_receive_timeout=60)
+    apply_schema(client, section)
+    store = TableStore(client, section.database, terms)
+    began = time.monotonic()
+    with ThreadPoolExecutor(INSERT_THREADS) as pool:
+        outcomes = list(pool.map(store.insert, [replace(a, token=f"{a.token}d") for a in actions]))
+    seconds = time.monotonic() - began
+    if not all(isinstance(outcome, Done) for outcome in outcomes):
+        raise SystemExit(f"the store refused a batch: {outcomes}")
+    client.close()
+    return seconds
+
+
+def child() -> dict[str, float]:
+    """One run of both, in this process."""
+    settings = load_settings().settings
+    observed = Observed()
+    result = run_sink(settings, until_idle_s=2.0)
+    observed.stop()
+    rows = sum(result.rows.values())
+    return {
+        "rows": rows,
+        "records": result.records,
+        "batches": len(observed.actions),
+        "megabytes": sum(len(action.payload.data) for action in observed.actions) / 1e6,
+        "rows_per_s": rows / (observed.last_s - observed.first_s),
+        "direct_rows_per_s": rows / direct(settings, observed.actions),
+    }
+
+
+def run(bench: Bench, shape: Shape, events: int, sessions: int) -> dict[str, Any]:
+    """Fill topics with this app, then both ways of storing them, as often as asked."""
+    tag = f"bench-sink-{shape.key}"
+    topics = RunTopics.make(bench.state_dir, tag, f"{tag}.logits")
+    write_events(topics.settings, shape, events, sessions, seed=6)
+    measure(bench, "routekeel", topics, events, shape)
+    records = topics.ends(topics.settings.topics.weights) + events
+    runs = []
+    for repeat in range(bench.repeats):
+        environment = topics.environment() | {
+            "ROUTEKEEL_CLICKHOUSE__DATABASE": f"bench_{repeat}",
+            "ROUTEKEEL_SINK__GROUP_ID": f"{tag}-{repeat}",
+        }
+        line = [sys.executable, "-m", "tests.bench.sink", "--child"]
+        done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"the sink failed:\n{done.stderr[-4000:]}")
+        runs.append(json.loads(done.stdout.strip().splitlines()[-1]))
+        if runs[-1]["records"] != records:
+            raise SystemExit(f"the sink took {runs[-1]['records']} records of {records}")
+        console.print(
+            f"  sink {runs[-1]['rows_per_s']:,.0f} rows/s, directly {runs[-1]['direct_rows_per_s']:,.0f}"
+        )
+    topics.remove([f"{tag}.logits"])
+    median = {key: statistics.median(one[key] for one in runs) for key in runs[0]}
+    shares = [one["rows_per_s"] / one["direct_rows_per_s"] for one in runs]
+    return {
+        "shape": str(shape),
+        **median,
+        "share": statistics.median(shares),
+        "share_range": [min(shares), max(shares)],
+    }
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--child"]:
+        raise SystemExit("make benchmark runs this")
+    print(json.dumps(child()))
