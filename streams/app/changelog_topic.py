@@ -18,7 +18,13 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from routekeel.streams.errors import ServiceUnavailable
 from routekeel.streams.settings import Settings
 from routekeel.streams.topics import changelog_topic, log_bounds
-from routekeel.streams.topology.changelog import ChangelogReader, ChangelogRecord, StateStore
+from routekeel.streams.topology.changelog import (
+    NOT_KNOWN,
+    ChangelogReader,
+    ChangelogRecord,
+    LogEnd,
+    StateStore,
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +38,8 @@ Progress = Callable[[int, int], None]
 
 def recover(
     settings: Settings, partition: int, store: StateStore, progress: Progress | None = None
-) -> int:
-    """Bring `store` up to the end of its changelog; returns how many records were read. Blocking.
+) -> tuple[int, LogEnd]:
+    """Bring `store` up to the end of its changelog: (records read, that end). Blocking.
 
     Raises ServiceUnavailable when the broker does not answer, ValueError for a foreign record.
     """
@@ -60,7 +66,7 @@ def recover(
             )
         tp.offset = start
         consumer.assign([tp])
-        return _read(consumer, store, start, high, progress)
+        return _read(consumer, store, start, high, progress), LogEnd(high)
     except KafkaException as error:
         raise ServiceUnavailable(
             f"cannot read the state log {topic}[{partition}]: {error.args[0].str()}"
@@ -106,6 +112,7 @@ class ChangelogTopic:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._topic = changelog_topic(settings)
+        self._ends: dict[int, LogEnd] = {}
         self._producer = Producer(
             settings.kafka.client_config()
             | {
@@ -125,24 +132,26 @@ class ChangelogTopic:
             log.info("recovering partition %d: %d of %d changelog records", partition, done, total)
 
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, recover, self._settings, partition, store, progress)
+        records, self._ends[partition] = await loop.run_in_executor(
+            None, recover, self._settings, partition, store, progress
+        )
+        return records
 
     async def write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
-        """Write a checkpoint: (offset of the last record, bytes). Raises KafkaException when one failed."""
+        """Write a checkpoint: (the store's new position, bytes). Raises KafkaException when one failed."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(None, self._write, partition, records)
 
     def _write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
         failures: list[KafkaError] = []
-        last_offset = -1
+        offsets: list[int] = []
         size = 0
 
         def delivered(error: KafkaError | None, message: Message) -> None:
-            nonlocal last_offset
             if error is not None:
                 failures.append(error)
             else:
-                last_offset = max(last_offset, message.offset())
+                offsets.append(message.offset())
 
         for key, value, headers in records:
             size += len(key) + len(value or b"")
@@ -152,7 +161,13 @@ class ChangelogTopic:
         self._producer.flush()
         if failures:
             raise KafkaException(failures[0])
-        return last_offset, size
+        position = self._ends[partition].wrote(min(offsets), max(offsets), len(records))
+        if position == NOT_KNOWN:
+            log.warning(
+                "another worker writes to %s[%d], too: one that was stopped and woke up, or this one; "
+                "the next recovery reads what it wrote", self._topic, partition,
+            )  # fmt: skip
+        return position, size
 
     def _produce(self, **message: Any) -> None:
         while True:

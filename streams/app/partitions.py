@@ -39,7 +39,7 @@ class StateLog(Protocol):
         ...
 
     async def write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
-        """Write a checkpoint durably: (offset of its last record, bytes)."""
+        """Write a checkpoint durably: (the store's new position or NOT_KNOWN, bytes)."""
         ...
 
 

@@ -117,6 +117,31 @@ class _Pending(NamedTuple):
     offset: int
 
 
+NOT_KNOWN = -1
+
+
+class LogEnd:
+    """Where one partition's changelog goes on, as a writer knows it that read it up to `end`.
+
+    A store's position means that the store holds everything up to there. A writer that finds records
+    of somebody else between its own (it was stopped and lost the partition, or such a one has woken
+    up) must not claim that: the store stays where it is, and the next recovery reads the others'.
+
+    >>> log_end = LogEnd(10)
+    >>> log_end.wrote(10, 12, 3), log_end.wrote(14, 15, 2), log_end.wrote(16, 16, 1)
+    (12, -1, -1)
+    """
+
+    def __init__(self, end: int) -> None:
+        self._end: int | None = end
+
+    def wrote(self, first: int, last: int, count: int) -> int:
+        """The new position of the store that wrote `count` records at first … last, or NOT_KNOWN."""
+        alone = first == self._end and last - first + 1 == count
+        self._end = last + 1 if alone else None
+        return last if alone else NOT_KNOWN
+
+
 class ChangelogReader:
     """Feeds a store from changelog records, one partition, in log order, by the rule above."""
 
@@ -125,6 +150,9 @@ class ChangelogReader:
         self._pending: dict[bytes, list[_Pending]] = {}
         # A slow writer's late session must not bring back one that was evicted after it.
         self._evicted: dict[bytes, Version] = {}
+        # A store is complete at its watermark: what is not above that is in it, or was evicted since.
+        mark = store.watermark
+        self._held = Version(0, -1) if mark is None else _reach(mark)
         self.records = 0
 
     @property
@@ -142,9 +170,9 @@ class ChangelogReader:
         """Take the record at `offset` of the changelog. ValueError for one that is not ours."""
         self.records += 1
         if key != WATERMARK_KEY:
-            self._pending.setdefault(key, []).append(
-                _Pending(_version(value, headers), value, offset)
-            )
+            version = _version(value, headers)
+            if version > self._held:
+                self._pending.setdefault(key, []).append(_Pending(version, value, offset))
             return
         if value is None:
             raise ValueError("the changelog holds a tombstone for the watermark")

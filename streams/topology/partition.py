@@ -128,8 +128,8 @@ class PartitionProcessor:
         return list(checkpoint_records(self._changes, self._evicted_at, self.watermark))
 
     def checkpointed(self, position: int) -> None:
-        """The checkpoint is durable; its last record has this offset in the changelog."""
-        self._store.commit(self._changes, self.watermark, position)
+        """The checkpoint is durable; the store holds the changelog up to `position` (see LogEnd)."""
+        self._store.commit(self._changes, self.watermark, max(position, self._store.position))
         self._changes, self._evicted_at, self.dirty_bytes = {}, {}, 0
 
     @property

@@ -8,7 +8,12 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from routekeel.streams.topology.changelog import ChangelogReader, ChangelogRecord, StateStore
+from routekeel.streams.topology.changelog import (
+    ChangelogReader,
+    ChangelogRecord,
+    LogEnd,
+    StateStore,
+)
 from tests.simulation.broker import Broker
 from tests.simulation.turns import Process
 
@@ -75,6 +80,7 @@ class SimStateLog:
     def __init__(self, process: Process, broker: Broker, rng: random.Random) -> None:
         self._process, self._broker, self._rng = process, broker, rng
         self.writing: tuple[int, deque[ChangelogRecord]] | None = None
+        self._ends: dict[int, LogEnd] = {}
 
     async def recover(self, partition: int, store: StateStore) -> int:
         await self._process.turn(f"recover {partition}")
@@ -86,17 +92,20 @@ class SimStateLog:
                 await self._process.turn(f"recover {partition} at {offset}")
             record = log[offset]
             reader.feed(offset, record.key, record.value, record.headers)
+        self._ends[partition] = LogEnd(high)
         return reader.records
 
     async def write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
         log = self._broker.changelog[partition]
         rest = deque(records)
         self.writing = (partition, rest)
+        offsets: list[int] = []
         while rest:
             if self._rng.random() < 0.3:
                 await self._process.turn(f"checkpoint {partition}")
+            offsets.append(len(log))
             log.append(rest.popleft())
-        position = len(log) - 1
+        position = self._ends[partition].wrote(offsets[0], offsets[-1], len(offsets))
         await self._process.turn(f"checkpoint {partition} acknowledged")
         self.writing = None
         return position, 0
