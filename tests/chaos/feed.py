@@ -82,7 +82,12 @@ class Feed:
         ids = SchemaIds(settings.registry.url)
         schema_id = ids.register(ROUTER_LOGITS, subject_of(settings.topics.logits))
         encoder = Encoder(ROUTER_LOGITS, schema_id)
-        own = {"linger.ms": 10, "enable.idempotence": True, "partitioner": "murmur2_random"}
+        own = {
+            "linger.ms": 10,
+            "enable.idempotence": True,
+            "partitioner": "murmur2_random",
+            "log_level": 0,
+        }
         producer = Producer(settings.kafka.client_config() | own)
         epoch, started = time.time_ns() // 1000, time.monotonic()
         for index in range(self._chunks):

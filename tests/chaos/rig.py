@@ -16,13 +16,14 @@ import psutil
 
 from routekeel.infra.local.stack import LocalStack
 from routekeel.streams.settings import Settings
-from tests.stack.system import System, end_of
+from tests.stack.system import System, end_of, wait_until
 
 WORKER = {"worker.checkpoint_interval_s": 0.5, "worker.batch_records_max": 500}
 IDLE_S = "3"
 DRAIN_S = 300.0
 END_S = 60.0
 RESTART_DELAY_S = 2.0
+READY_S = 120.0
 
 
 class Rig:
@@ -65,6 +66,17 @@ class Rig:
         with self._lock:
             self.members[name] = self.system.start(command, **flags)
 
+    def ready(self, name: str) -> bool:
+        """Whether a member has come so far that it serves its pages and joins its group."""
+        pid = self.members[name].pid
+        path = self.settings.stack.state_dir / "run" / f"{name.split('-')[0]}-{pid}.json"
+        return path.exists()
+
+    def wait_ready(self, *names: str) -> None:
+        """Wait until these members, or all, are ready; a member that ends meanwhile is started again."""
+        for name in names or tuple(self.members):
+            wait_until(lambda name=name: self.ready(name), f"{name} to start", READY_S)  # type: ignore[misc]
+
     def kill(self, name: str) -> None:
         """kill -9, and start again as a supervisor would."""
         with self._lock:
@@ -85,6 +97,7 @@ class Rig:
     def pass_through(self, name: str, seconds: float) -> None:
         """A member that joins and is killed or ended soon after."""
         self.start(name)
+        self.wait_ready(name)
         self.say(f"{name} joins")
         self._over.wait(seconds)
         with self._lock:

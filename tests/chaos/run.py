@@ -12,6 +12,8 @@ from pathlib import Path
 from confluent_kafka.admin import AdminClient
 
 from routekeel.infra.local.stack import LocalStack
+from routekeel.operators.config import RouterConfig
+from routekeel.streams.app.web import exercise_controller
 from routekeel.streams.history.store import connect
 from routekeel.streams.topics import plan_topics
 from tests.chaos.disk import NotMounted, SmallDisk
@@ -66,6 +68,8 @@ def chaos_bench(folder: Path) -> Iterator[Bench]:
     except NotMounted as error:
         impossible = dict.fromkeys(("full disk: state", "full disk: store"), str(error))
     try:
+        # Compiled once and kept on disk, so that members start at their usual speed.
+        exercise_controller(RouterConfig(), "auto")
         stack.up()
         yield Bench(stack, folder, disk, impossible)
     finally:
@@ -128,6 +132,7 @@ class _Run:
         pace = schedule.pace
         self.feed = feed = Feed(settings, schedule.seed, pace.chunks, SESSIONS, pace.rate)
         self.rig = rig = Rig(self._bench.stack, system, workers=2, sinks=2, state_folder=states)
+        rig.wait_ready()
         feed.start()
         conductor = Conductor(rig, schedule, self._state_disk, self._bench.store_disk)
         conductor.run(lambda: feed.sent, lambda: feed.done)

@@ -54,7 +54,7 @@ class Pace(NamedTuple):
     """How much a run sends, how fast, and how long a store stays away."""
 
     chunks: int = 20_000
-    rate: float = 330.0
+    rate: float = 200.0
     away_s: float = 25.0
 
 
