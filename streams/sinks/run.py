@@ -74,8 +74,14 @@ def run_sink(
     clock = time.monotonic
     log_ids = LogIds(settings, list(routes), clock)
     cluster = settings.clickhouse.cluster or ""
-    store = TableStore(client, settings.clickhouse.database, terms, cluster)
     lease = Lease(terms)
+    store = TableStore(
+        client,
+        settings.clickhouse.database,
+        terms,
+        cluster,
+        lambda: lease.allows_last_byte(clock()),
+    )
     decoders = {topic: ItemDecoder(route, registry) for topic, route in routes.items()}
 
     def decode(topic: str, record: SourceRecord) -> Item:

@@ -93,7 +93,17 @@ def where_cpu_goes(bench: Bench, shape: Shape, events: int, sessions: int) -> di
 
 def _profiled(command: list[str], topics: RunTopics, stacks: Path) -> dict[str, float]:
     spy = Path(sys.executable).parent / "py-spy"
-    line = [str(spy), "record", "--rate", str(RATE), "--format", "raw", "--output", str(stacks), "--"]
+    line = [
+        str(spy),
+        "record",
+        "--rate",
+        str(RATE),
+        "--format",
+        "raw",
+        "--output",
+        str(stacks),
+        "--",
+    ]
     done = subprocess.run(
         line + command,
         env=topics.environment(),

@@ -131,9 +131,11 @@ def workers(bench: Bench, topics: RunTopics, count: int, shape: Shape) -> Iterat
     """`count` workers that are ready and share the partitions; stopped at the end."""
     command = contender_command("serve", topics.tag, 0, shape)
     environment = topics.environment() | {"PYTHONUNBUFFERED": "1"}
-    with open(os.devnull, "w") as nowhere:
+    with Path(os.devnull).open("w") as nowhere:
         processes = [
-            psutil.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=nowhere, text=True)
+            psutil.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=nowhere, text=True
+            )
             for _ in range(count)
         ]
     running = Workers(bench, topics, processes)
