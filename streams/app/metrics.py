@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from routekeel.streams.label_set import LabelSet
 from routekeel.streams.topology.records import BatchCounts
 
 BATCH_BUCKETS = (1, 4, 16, 64, 256, 1024, 4096, 16384)
@@ -15,18 +16,9 @@ class WorkerMetrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
+        self._reason = LabelSet()
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"routekeel_worker_{name}", text, labels, registry=self.registry)
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"routekeel_worker_{name}", text, labels, registry=self.registry)
-
-        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(
-                f"routekeel_worker_{name}", text, buckets=buckets, registry=self.registry
-            )
-
+        counter, gauge, histogram = self._counter, self._gauge, self._histogram
         self.records = counter("records_total", "Records taken from the logits topic.")
         self.skipped = counter(
             "records_skipped_total", "Records at or below the watermark, read again."
@@ -64,9 +56,21 @@ class WorkerMetrics:
         self.output_bytes = counter(
             "output_bytes_total", "Bytes sent before compression, all topics."
         )
+        self.input_bytes = counter("input_bytes_total", "Bytes of the records taken.")
+        self.batch_records = histogram("batch_records", "Records in a batch.", BATCH_BUCKETS)
+        self.step_s = histogram("step_seconds", "Time to apply a batch.", SECONDS_BUCKETS)
+        self.sessions = gauge("sessions", "Sessions held.", "partition")
+        self.lag = gauge("lag_records", "Records not yet applied.", "partition")
+        self._add_state_log()
+
+    def _add_state_log(self) -> None:
+        counter, gauge, histogram = self._counter, self._gauge, self._histogram
+        self.tombstones = counter("tombstones_total", "Evictions written to the changelog.")
         self.checkpoints = counter("checkpoints_total", "Checkpoints written.")
         self.changelog_bytes = counter("changelog_bytes_total", "Bytes written to the changelog.")
-        self.input_bytes = counter("input_bytes_total", "Bytes of the records taken.")
+        self.checkpoint_s = histogram(
+            "checkpoint_seconds", "Time to make a checkpoint durable.", SECONDS_BUCKETS
+        )
         self.recoveries = counter("recoveries_total", "Partitions recovered from the changelog.")
         self.recovery_records_read = Counter(
             "routekeel_recovery_records_read_total",
@@ -90,13 +94,20 @@ class WorkerMetrics:
         self.recovery_s = histogram(
             "recovery_seconds", "Time to recover a partition.", SECONDS_BUCKETS
         )
-        self.batch_records = histogram("batch_records", "Records in a batch.", BATCH_BUCKETS)
-        self.step_s = histogram("step_seconds", "Time to apply a batch.", SECONDS_BUCKETS)
-        self.checkpoint_s = histogram(
-            "checkpoint_seconds", "Time to make a checkpoint durable.", SECONDS_BUCKETS
-        )
-        self.sessions = gauge("sessions", "Sessions held.", "partition")
-        self.lag = gauge("lag_records", "Records not yet applied.", "partition")
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"routekeel_worker_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"routekeel_worker_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"routekeel_worker_{name}", text, buckets=buckets, registry=self.registry)
+
+    def forget_partition(self, partition: int) -> None:
+        """A partition that is somebody else's now has no numbers here any more."""
+        self.sessions.remove(partition)
+        self.lag.remove(partition)
 
     def count(self, counts: BatchCounts) -> None:
         """Add one batch's counts."""
@@ -110,9 +121,9 @@ class WorkerMetrics:
         self.dropped_by_producer.inc(counts.dropped_by_producer)
         self.event_time_clamped.inc(counts.event_time_clamped)
         for reason, count in counts.dead_letters.items():
-            self.dead_letters.labels(reason).inc(count)
+            self.dead_letters.labels(self._reason(reason)).inc(count)
         for reason, count in counts.state_resets.items():
-            self.state_resets.labels(reason).inc(count)
+            self.state_resets.labels(self._reason(reason)).inc(count)
         if counts.evicted_idle:
             self.evictions.labels("idle").inc(counts.evicted_idle)
         if counts.evicted_cap:

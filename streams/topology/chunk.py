@@ -14,12 +14,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from routekeel.operators.state import state_width
 from routekeel.streams.topology.records import Refusal, SourceRecord
 
 SESSION_ID_BYTES_MAX = 512
+# The other names are part of a session's state, several of each; its head has 16 bits for a length.
+NAME_BYTES_MAX = 1024
+NAMES = ("request_id", "model", "model_revision", "worker_id")
 STEPS_MAX = 4096
 EXPERTS_MAX = 4096
 LAYERS_MAX = 1024
+LAYER_ID_MAX = 4095
+# A session has every layer that any of its chunks had, and its state must fit into a record of the
+# changelog (16 MiB): with the ids bounded by what fits, no sequence of chunks can outgrow it.
+STATE_BYTES_MAX = 12 * 2**20
 # ClickHouse's DateTime64 and people's patience both end somewhere: a time outside is a broken clock.
 EVENT_TIME_US_MIN = 946_684_800_000_000  # 2000-01-01
 EVENT_TIME_US_MAX = 7_258_118_400_000_000  # 2200-01-01
@@ -90,6 +98,14 @@ def chunk_from(record: SourceRecord, fields: Mapping[str, Any]) -> LogitsChunk:
             "bad_layers",
             f"layers must be 1…{LAYERS_MAX} ascending ids without repeats, got {layers[:8]}",
         )
+    if layers[0] < 0 or layers[-1] > LAYER_ID_MAX:
+        raise Refusal("bad_layers", f"layer ids must be in 0…{LAYER_ID_MAX}, got {layers[:8]}")
+    if 4 * (layers[-1] + 1) * state_width(experts) > STATE_BYTES_MAX:
+        raise Refusal(
+            "state_too_large",
+            f"the state of layers up to {layers[-1]} with {experts} experts takes more than "
+            f"{STATE_BYTES_MAX} bytes",
+        )
     if not 1 <= fields["top_k"] <= experts:
         raise Refusal("bad_top_k", f"top_k is {fields['top_k']} with {experts} experts")
     if fields["position_start"] < 0 or fields["sequence"] < 0:
@@ -100,12 +116,16 @@ def chunk_from(record: SourceRecord, fields: Mapping[str, Any]) -> LogitsChunk:
         )
     _check_logits(fields, steps, len(layers), experts)
     _check_optional(fields, steps, len(layers))
+    request_id, model, model_revision, worker_id = names = [fields[n].encode() for n in NAMES]
+    if max(map(len, names)) > NAME_BYTES_MAX:
+        name = next(n for n, value in zip(NAMES, names, strict=True) if len(value) > NAME_BYTES_MAX)
+        raise Refusal("name_too_long", f"{name} has more than {NAME_BYTES_MAX} bytes")
     return LogitsChunk(
         session,
-        fields["request_id"].encode(),
-        fields["model"].encode(),
-        fields["model_revision"].encode(),
-        fields["worker_id"].encode(),
+        request_id,
+        model,
+        model_revision,
+        worker_id,
         fields["producer_epoch"],
         fields["sequence"],
         fields["event_time_us"],
