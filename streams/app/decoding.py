@@ -27,6 +27,8 @@ from routekeel.streams.topology.records import Refusal
 
 log = logging.getLogger(__name__)
 
+RESOLVED_KEPT_MAX = 4096
+
 
 class LogitsDecoder:
     """Decodes RouterLogits. `resolve` must have been awaited for the values first."""
@@ -41,6 +43,8 @@ class LogitsDecoder:
         ids = {
             schema_id for value in values if value and (schema_id := _schema_id(value)) is not None
         }
+        if len(self._resolved) + len(ids - self._resolved) > RESOLVED_KEPT_MAX:
+            self._resolved.clear()  # before this batch's ids, which have to be there when it is decoded
         for schema_id in ids - self._resolved:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(RegistryUnavailable),

@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from routekeel.streams.settings import Settings
 
 QUEUE_BYTES_MAX = 256 * 2**20
+QUEUE_RECORDS_MAX = 2_000_000
 FLUSH_STEP_S = 1.0
 
 
@@ -28,7 +29,7 @@ class OutputProducer:
                 "linger.ms": settings.worker.linger_ms,
                 "compression.type": "lz4",
                 "message.max.bytes": settings.topics.record_bytes_max,
-                "queue.buffering.max.messages": 2_000_000,
+                "queue.buffering.max.messages": QUEUE_RECORDS_MAX,
                 "queue.buffering.max.kbytes": QUEUE_BYTES_MAX // 1024,
                 "delivery.report.only.error": True,
                 "on_delivery": self._delivered,

@@ -160,6 +160,7 @@ class Partitions:
             )  # fmt: skip
         owned.durable_offset = applied
         self._metrics.checkpoints.inc()
+        self._metrics.tombstones.inc(sum(record.value is None for record in records))
         self._metrics.changelog_bytes.inc(size)
         self._metrics.checkpoint_s.observe(self._clock() - started)
 

@@ -30,6 +30,7 @@ from routekeel.streams.topology.records import Source, SourceRecord
 
 BATCH_RECORDS = 5_000
 SILENCE_S = 30.0
+SESSIONS_SEEN_MAX = 2_000_000
 
 Fields = Mapping[str, Any]
 
@@ -148,13 +149,21 @@ class Replay:
             for letter in result.dead_letters
             if letter.record.offset >= first
         ]
-        # The replay keeps its state in the processor; nothing is ever written.
+        # Nothing is ever written: the state moves on at once, and with it goes what was evicted.
+        self._processor.checkpointed(0)
         return block
 
     def _is_cut(self, session: bytes, telemetry: Fields) -> bool:
         """Whether the session was under way before the log begins."""
         if self._log_start and session not in self._seen:
+            if len(self._seen) >= SESSIONS_SEEN_MAX:
+                self._forget()
             self._seen.add(session)
             if telemetry["position"] > 0 or telemetry["sequence"] > 0:
                 self._cut_sessions.add(session)
         return session in self._cut_sessions
+
+    def _forget(self) -> None:
+        """Sessions seen again from here on count as cut: passed over, and never compared wrongly."""
+        self._seen.clear()
+        self._cut_sessions.clear()

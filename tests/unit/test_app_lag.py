@@ -70,7 +70,9 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
     settings = load_settings(None, {"stack.state_dir": str(tmp_path)}, {}).settings
     owned, clock, metrics = Owned(), Clock(), WorkerMetrics()
     watch = LagWatch(settings, owned, metrics, clock)  # type: ignore[arg-type]
-    return SimpleNamespace(owned=owned, clock=clock, watch=watch, ends=ends, away=away)
+    return SimpleNamespace(
+        owned=owned, clock=clock, watch=watch, ends=ends, away=away, metrics=metrics
+    )
 
 
 async def test_records_that_wait_with_nothing_applied_are_a_stall(world: Any) -> None:
@@ -163,6 +165,19 @@ async def test_a_broker_that_is_away_keeps_the_old_numbers(world: Any) -> None:
     world.away.value = True
     await world.watch.refresh()
     assert world.watch.lag == {0: 5}
+
+
+async def test_a_partition_given_up_has_no_numbers_any_more(world: Any) -> None:
+    def shown() -> set[str]:
+        (family,) = world.metrics.lag.collect()
+        return {sample.labels["partition"] for sample in family.samples}
+
+    world.owned.applied, world.ends[0], world.ends[1] = {0: 4, 1: 4}, 10, 10
+    await world.watch.refresh()
+    assert shown() == {"0", "1"}
+    world.owned.applied = {1: 4}
+    await world.watch.refresh()
+    assert shown() == {"1"}
 
 
 @pytest.mark.parametrize("ok", [True, False])
