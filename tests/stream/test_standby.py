@@ -111,7 +111,7 @@ def assert_exact(worker: Worker) -> None:
     assert owned.processor.watermark == worker.driver.processor.watermark
     store = worker.partitions._readers[0].store
     assert dict(store.items()) == worker.driver.states()
-    assert list(owned.processor._touched) == list(worker.driver.processor._touched)
+    assert list(owned.processor._roster._recency) == list(worker.driver.processor._roster._recency)
 
 
 async def test_a_standby_reads_only_the_tail() -> None:

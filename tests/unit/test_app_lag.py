@@ -112,13 +112,14 @@ async def test_partitions_tell_that_a_recovery_gets_on() -> None:
     clock.now = 100.0
 
     class Log:
-        async def recover(self, partition: int, store: Any, progressed: Any) -> int:
-            for _ in range(3):
+        async def recover(self, partition: int, reader: Any, progress: Any) -> None:
+            for read in range(3):
                 clock.now += 40
-                progressed()
+                progress(read, 3)
                 seen.append(partitions.progress_at)
             clock.now += 40
-            return 3
+
+        async def follow(self, *_: Any) -> None: ...
 
     config = TopologyConfig(kernel="numpy")
     nothing: Any = None
@@ -128,7 +129,7 @@ async def test_partitions_tell_that_a_recovery_gets_on() -> None:
         lambda partition: MemoryStore(),
         lambda source, store: PartitionProcessor(source, config, nothing, nothing, store),
         WorkerMetrics(),
-        clock,
+        clock=clock,
     )
     assert partitions.progress_at == 100
     partitions.assign({0}, "id")

@@ -36,6 +36,8 @@ BOUNDED_OTHERWISE = {
     "schemas/avro.py:reader_schema": "the declared records",
     "schemas/matrices.py:_declared": "the declared matrices",
     "schemas/views.py:_fields": "the declared records",
+    "streams/wire/program.py:program_of": "the declared records",
+    "streams/wire/program.py:index_of": "the declared records",
     "streams/sinks/batch.py:deque": "BUFFERED_BYTES_MAX pauses reading",
     "streams/sdk/reader.py:deque": "one answer of consume()",
     "backends/engine_thread.py:SimpleQueue": "each caller waits for its own call's result",
