@@ -36,8 +36,6 @@ class OutputProducer:
                 "error_cb": self._error,
             }
         )
-        self.sent = 0
-        self.sent_bytes = 0
 
     def send(
         self,
@@ -45,11 +43,13 @@ class OutputProducer:
         partition: int,
         key: bytes | None,
         value: bytes,
-    ) -> None:
-        """Hand one record over. Raises BufferError when the queue is full, KafkaException after a failure."""
-        self._producer.produce(topic, value, key, partition)
-        self.sent += 1
-        self.sent_bytes += len(value)
+    ) -> bool:
+        """Hand one record over; False when the queue is full. Raises KafkaException after a failure."""
+        try:
+            self._producer.produce(topic, value, key, partition)
+        except BufferError:
+            return False
+        return True
 
     async def room(self) -> None:
         """Wait until the queue has drained enough to go on."""

@@ -222,17 +222,17 @@ async def _watch(
     tell: Callable[[], None],
 ) -> None:
     """Return when asked to stop or idle long enough; raise WorkerFailed when something broke."""
-    next_checkpoint = 0.0
+    next_look = 0.0
     while not stop.is_set():
         await _either(stop, worker.failed)
         failure = worker.failed.result() if worker.failed.done() else worker.partitions.failure()
         failure = failure or worker.app.crash_reason
         if failure is not None:
             raise _failed(failure)
+        await worker.checkpoint_if_due()
         now = time.monotonic()
-        if now >= next_checkpoint:
-            await worker.checkpoint_now()
-            next_checkpoint = now + settings.worker.checkpoint_interval_s
+        if now >= next_look:
+            next_look = now + settings.worker.checkpoint_interval_s
             await watch.refresh()
         tell()
         if watch.stalled_for(worker.progress_at) > settings.worker.stall_timeout_s:

@@ -146,7 +146,13 @@ class WorkerSettings(Section):
     fetch_bytes_max: int = Field(8 * 2**20, ge=2**16)
     commit_interval_s: float = Field(0.5, gt=0)
     checkpoint_interval_s: float = Field(
-        1.0, ge=0, description="How often changed state goes to the changelog."
+        1.0, ge=0, description="How often changed state goes to the changelog, at most."
+    )
+    checkpoint_interval_max_s: float = Field(
+        10.0, gt=0, description="How long a checkpoint may wait to become small beside the input."
+    )
+    checkpoint_share_max: float = Field(
+        0.25, gt=0, description="Small: this share of the bytes read since the last one."
     )
     checkpoint_bytes_max: int = Field(
         64 * 2**20, ge=1, description="Changed bytes that force a checkpoint."

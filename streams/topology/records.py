@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -15,6 +16,56 @@ class SourceRecord(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class LogBatch:
+    """Consecutive records of one partition as columns; `batch[i]` is a record.
+
+    A worker gets thousands at once, and most of them are never looked at one by one.
+    """
+
+    offsets: list[int]
+    timestamps_ms: list[int]
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    headers: list[Sequence[tuple[str, bytes | None]]]
+
+    @classmethod
+    def of(cls, records: Sequence[SourceRecord]) -> LogBatch:
+        """Records as columns."""
+        return cls(
+            [r.offset for r in records],
+            [r.timestamp_ms for r in records],
+            [r.key for r in records],
+            [r.value for r in records],
+            [r.headers for r in records],
+        )
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def __getitem__(self, index: int) -> SourceRecord:
+        return SourceRecord(
+            self.offsets[index],
+            self.timestamps_ms[index],
+            self.keys[index],
+            self.values[index],
+            self.headers[index],
+        )
+
+    def after(self, offset: int) -> LogBatch:
+        """The records beyond this offset."""
+        start = bisect_right(self.offsets, offset)
+        if start == 0:
+            return self
+        return LogBatch(
+            self.offsets[start:],
+            self.timestamps_ms[start:],
+            self.keys[start:],
+            self.values[start:],
+            self.headers[start:],
+        )
 
 
 class Source(NamedTuple):

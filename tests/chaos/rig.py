@@ -18,7 +18,11 @@ from routekeel.infra.local.stack import LocalStack
 from routekeel.streams.settings import Settings
 from tests.stack.system import System, end_of, wait_until
 
-WORKER = {"worker.checkpoint_interval_s": 0.5, "worker.batch_records_max": 500}
+WORKER = {
+    "worker.checkpoint_interval_s": 0.5,
+    "worker.checkpoint_share_max": 1e3,
+    "worker.batch_records_max": 500,
+}
 IDLE_S = "3"
 DRAIN_S = 300.0
 END_S = 60.0

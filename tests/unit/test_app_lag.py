@@ -132,7 +132,7 @@ async def test_partitions_tell_that_a_recovery_gets_on() -> None:
         clock=clock,
     )
     assert partitions.progress_at == 100
-    partitions.assign({0}, "id")
+    await partitions.assign({0}, "id")
     assert await partitions.get(0) is not None
     assert seen == [140, 180, 220]
     assert partitions.progress_at == 260
