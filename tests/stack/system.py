@@ -24,10 +24,11 @@ WAIT_S = 120.0
 class System:
     """Settings with names of their own, and the processes that were started with them."""
 
-    def __init__(self, stack: LocalStack, folder: Path, name: str, **flags: Any) -> None:
+    def __init__(self, stack: LocalStack | None, folder: Path, name: str, **flags: Any) -> None:
+        """On the local stack, or without one where `flags` say where the services are."""
         self.folder = folder
         self.flags: dict[str, Any] = {
-            "stack.state_dir": str(stack.config.state_dir),
+            **({"stack.state_dir": str(stack.config.state_dir)} if stack is not None else {}),
             "worker.app_id": f"{name}-app",
             "worker.store_dir": str(folder / "not-yet-there" / "states"),
             "sink.group_id": f"{name}-sink",
@@ -147,10 +148,15 @@ def read_topic(settings: Settings, topic: str) -> Iterator[Any]:
         consumer.close()
 
 
+def log_ends(settings: Settings, topic: str) -> dict[int, int]:
+    """The offset after the last record, by partition."""
+    bounds = log_bounds(settings, [(topic, p) for p in range(settings.topics.partitions)])
+    return {partition: high for (_, partition), (_, high) in bounds.items()}
+
+
 def end_of(settings: Settings, topic: str) -> int:
     """How many records the topic has had, over all partitions."""
-    bounds = log_bounds(settings, [(topic, p) for p in range(settings.topics.partitions)])
-    return sum(high for _, high in bounds.values())
+    return sum(log_ends(settings, topic).values())
 
 
 def delete_records(settings: Settings, topic: str, before: Mapping[int, int]) -> None:
@@ -182,6 +188,7 @@ __all__ = [
     "changelog_topic",
     "delete_records",
     "end_of",
+    "log_ends",
     "read_topic",
     "wait_until",
 ]

@@ -73,6 +73,8 @@ def test_config_as_json_and_for_people() -> None:
         (["topics", "--set", "kafka.bootstrap_servers=127.0.0.1:1"], 3),
         (["sql", "SELECT 1", "--set", "clickhouse.port=1"], 3),
         (["audit", "--set", "kafka.bootstrap_servers=127.0.0.1:1"], 3),
+        (["sink", "--set", "kafka.bootstrap_servers=127.0.0.1:1"], 3),
+        (["produce", "--synthetic", "--set", "kafka.bootstrap_servers=127.0.0.1:1"], 3),
     ],
 )
 def test_an_error_is_one_json_object_with_what_to_do(
