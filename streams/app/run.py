@@ -16,7 +16,7 @@ from aiohttp import web
 from routekeel.schemas.codec import Encoder
 from routekeel.schemas.errors import RegistryUnavailable
 from routekeel.schemas.records import DEAD_LETTER, ROUTER_LOGITS, TELEMETRY, WEIGHTS
-from routekeel.schemas.registry import SchemaIds, subject_of
+from routekeel.schemas.registry import subject_of
 from routekeel.streams.app.changelog_topic import ChangelogTopic
 from routekeel.streams.app.decoding import LogitsDecoder
 from routekeel.streams.app.faust_app import create_app
@@ -36,6 +36,7 @@ from routekeel.streams.app.rocksdb_store import RocksDbStore
 from routekeel.streams.app.web import exercise_controller, serve, web_app
 from routekeel.streams.app.worker import StreamWorker
 from routekeel.streams.errors import ConfigurationError, RoutekeelError, ServiceUnavailable
+from routekeel.streams.registry import registry_of
 from routekeel.streams.runtime_file import runtime_file
 from routekeel.streams.settings import Settings
 from routekeel.streams.topics import changelog_topic, describe, require
@@ -161,13 +162,7 @@ def _calm_garbage_collector() -> None:
 def _assemble(
     settings: Settings, config: TopologyConfig, metrics: WorkerMetrics
 ) -> tuple[StreamWorker, Partitions]:
-    registry = settings.registry
-    ids = SchemaIds(
-        registry.url,
-        user=registry.username or "",
-        password=registry.password.get_secret_value() if registry.password else "",
-        timeout_s=registry.timeout_s,
-    )
+    ids = registry_of(settings)
     topics = settings.topics
     try:
         ids.register(ROUTER_LOGITS, subject_of(topics.logits))

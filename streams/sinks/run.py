@@ -17,6 +17,7 @@ from routekeel.schemas.records import DEAD_LETTER
 from routekeel.schemas.registry import SchemaIds, subject_of
 from routekeel.streams.errors import RoutekeelError, ServiceUnavailable
 from routekeel.streams.history.store import apply_schema, connect
+from routekeel.streams.registry import registry_of
 from routekeel.streams.runtime_file import runtime_file
 from routekeel.streams.settings import Settings
 from routekeel.streams.sinks.assignment import Starts
@@ -122,15 +123,7 @@ def _client(settings: Settings, terms: LeaseTerms) -> Client:
 
 
 def _registry(settings: Settings) -> tuple[SchemaIds, Encoder]:
-    section = settings.registry
-    password = section.password.get_secret_value() if section.password else ""
-    ids = SchemaIds(
-        section.url,
-        user=section.username or "",
-        password=password,
-        timeout_s=section.timeout_s,
-        retries=0,
-    )
+    ids = registry_of(settings, retries=0)
     try:
         schema_id = ids.register(DEAD_LETTER, subject_of(settings.topics.dlq))
     except RegistryUnavailable as error:
