@@ -16,9 +16,10 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from routekeel.schemas.codec import Decoder, Encoder
 from routekeel.schemas.errors import RegistryUnavailable
 from routekeel.schemas.records import DEAD_LETTER, ROUTER_LOGITS, TELEMETRY, WEIGHTS
-from routekeel.schemas.registry import FixedSchemaIds, SchemaIds
+from routekeel.schemas.registry import FixedSchemaIds
 from routekeel.schemas.routes import with_full_route
 from routekeel.streams.errors import ServiceUnavailable
+from routekeel.streams.registry import registry_of
 from routekeel.streams.settings import Settings
 from routekeel.streams.topology.changelog import MemoryStore
 from routekeel.streams.topology.dead_letter import fitting_fields
@@ -57,14 +58,7 @@ class Replay:
         self._settings = settings
         self._source = source
         self._log_start = log_start
-        registry = settings.registry
-        password = registry.password.get_secret_value() if registry.password else ""
-        ids = SchemaIds(
-            registry.url,
-            user=registry.username or "",
-            password=password,
-            timeout_s=registry.timeout_s,
-        )
+        ids = registry_of(settings)
         own = FixedSchemaIds()
         telemetry = Encoder(TELEMETRY, own.register(TELEMETRY, ""))
         weights = Encoder(WEIGHTS, own.register(WEIGHTS, ""))

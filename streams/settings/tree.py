@@ -33,7 +33,7 @@ class KafkaSettings(Section):
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
     ssl_ca_file: Path | None = Field(
-        None, description="CA certificates (PEM) the brokers are checked with."
+        None, description="CA certificates (PEM) the brokers and the registry are checked with."
     )
     ssl_certificate_file: Path | None = Field(None, description="Client certificate (PEM).")
     ssl_key_file: Path | None = Field(None, description="Key of the client certificate (PEM).")
@@ -72,6 +72,9 @@ class ClickHouseSettings(Section):
     host: str = "127.0.0.1"
     port: int = Field(8123, ge=1, le=65535)
     secure: bool = Field(False, description="Use HTTPS.")
+    ssl_ca_file: Path | None = Field(
+        None, description="CA certificates (PEM) the server is checked with; else the system's."
+    )
     username: str = "routekeel"
     password: SecretStr | None = None
     database: str = "routekeel"
