@@ -12,6 +12,7 @@ from routekeel.streams.app.faust_app import create_app, credentials, tls_context
 from routekeel.streams.app.transport import driver
 from routekeel.streams.errors import ConfigurationError
 from routekeel.streams.settings import KafkaSettings, load_settings
+from routekeel.streams.topics import admin_client
 from tests.unit.certificates import own_certificate
 
 
@@ -135,6 +136,14 @@ def test_a_key_in_the_certificates_file_needs_no_file_of_its_own(
     both.write_bytes(b"".join(path.read_bytes() for path in pems["stranger"]))
     context = tls_context(kafka(security_protocol="SSL", ssl_certificate_file=both))
     assert context.verify_mode == ssl.CERT_REQUIRED
+
+
+def test_every_command_tells_of_a_missing_ca_file(tmp_path: Path) -> None:
+    missing = str(tmp_path / "none.pem")
+    flags = {"kafka.security_protocol": "SSL", "kafka.ssl_ca_file": missing}
+    with pytest.raises(ConfigurationError, match=r"ssl\.ca\.location") as raised:
+        admin_client(load_settings(None, flags, {}).settings)
+    assert "section kafka" in raised.value.hint
 
 
 async def test_the_app_takes_brokers_and_credentials_from_the_settings() -> None:
