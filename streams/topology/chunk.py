@@ -116,9 +116,10 @@ def chunk_from(record: SourceRecord, fields: Mapping[str, Any]) -> LogitsChunk:
         )
     _check_logits(fields, steps, len(layers), experts)
     _check_optional(fields, steps, len(layers))
-    request_id, model, model_revision, worker_id = names = [fields[n].encode() for n in NAMES]
-    if max(map(len, names)) > NAME_BYTES_MAX:
-        name = next(n for n, value in zip(NAMES, names, strict=True) if len(value) > NAME_BYTES_MAX)
+    request_id, model = fields["request_id"].encode(), fields["model"].encode()
+    model_revision, worker_id = fields["model_revision"].encode(), fields["worker_id"].encode()
+    if max(len(request_id), len(model), len(model_revision), len(worker_id)) > NAME_BYTES_MAX:
+        name = next(name for name in NAMES if len(fields[name].encode()) > NAME_BYTES_MAX)
         raise Refusal("name_too_long", f"{name} has more than {NAME_BYTES_MAX} bytes")
     return LogitsChunk(
         session,
