@@ -6,6 +6,9 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+import pytest
+
+from routekeel.streams.app import standby as standby_module
 from routekeel.streams.app.metrics import WorkerMetrics
 from routekeel.streams.app.partitions import Partitions
 from routekeel.streams.driver import TopologyDriver
@@ -42,6 +45,8 @@ class SharedLog:
     ) -> None:
         while not stop.is_set():
             if self.broken:
+                async with self.followed:
+                    self.followed.notify_all()
                 raise OSError("the disk is full")
             for reader in readers.values():
                 before = reader.records
@@ -192,18 +197,23 @@ async def test_an_owner_that_was_given_up_and_writes_on_harms_nobody() -> None:
     assert_exact(stopped)
 
 
-async def test_a_copy_that_cannot_be_kept_ends_nothing() -> None:
+async def test_a_copy_that_cannot_be_kept_ends_nothing_and_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(standby_module, "RETRY_S", 0.01)
     log, driver = world()
     owner, standby = Worker(log, driver), Worker(log, driver)
     await owner.take_over()
     await owner.work(20)
     await standby.stand_by()
     log.broken = True
-    following = standby.partitions._standbys._task
-    assert following is not None
-    await following
+    async with log.followed:
+        await log.followed.wait_for(lambda: standby.count("worker_standby_failures_total") > 1)
     await owner.work(40)
+    log.broken = False
+    await standby.has_followed()
+    assert standby.count("worker_standby_records_total") == len(log.records)
+    log.broken = True
     await standby.take_over()
-    assert standby.count("worker_standby_failures_total") == 1
     await standby.work(60)
     assert_exact(standby)
