@@ -32,7 +32,7 @@ from routekeel.streams.app.web import exercise_controller, serve, web_app
 from routekeel.streams.app.worker import StreamWorker
 from routekeel.streams.errors import ConfigurationError, RoutekeelError, ServiceUnavailable
 from routekeel.streams.settings import Settings
-from routekeel.streams.topics import changelog_topic, describe, require
+from routekeel.streams.topics import changelog_topic, require
 from routekeel.streams.topology.changelog import MemoryStore, StateStore
 from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.from_settings import topology_config
@@ -179,20 +179,27 @@ def _assemble(
     def new_processor(source: Source, store: StateStore) -> PartitionProcessor:
         return PartitionProcessor(source, config, decoder.decode, builder, store)
 
-    async def topic_id() -> str:
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(None, describe, settings, [topics.logits])
-        return found[topics.logits].topic_id if topics.logits in found else ""
-
     partitions = Partitions(
         topics.logits, ChangelogTopic(settings), new_store, new_processor, metrics
     )
     app = create_app(settings, lambda topic, partition: partitions.committable(partition))
     output = OutputProducer(settings)
     worker = StreamWorker(
-        settings, app, partitions, decoder, output, dead_letter, metrics, topic_id
-    )
+        settings, app, partitions, decoder, output, dead_letter, metrics,
+        lambda: current_topic_id(settings),
+    )  # fmt: skip
     return worker, partitions
+
+
+async def current_topic_id(settings: Settings) -> str:
+    """Kafka's id of the logits topic as it is now.
+
+    Raises ConfigurationError where the topic is not there, which ends the worker: taken for another
+    log's id, that would begin the state anew.
+    """
+    topic = settings.topics.logits
+    found = await asyncio.get_running_loop().run_in_executor(None, require, settings, [topic])
+    return found[topic].topic_id
 
 
 async def _watch(
