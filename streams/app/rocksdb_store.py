@@ -6,6 +6,7 @@ whole checkpoint or the one before, never a part.
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, Writ
 
 from routekeel.streams.errors import RoutekeelError
 from routekeel.streams.topology.watermark import WATERMARK_KEY, Watermark
+
+log = logging.getLogger(__name__)
 
 POSITION_KEY = b"\x00position"
 _POSITION = struct.Struct("<q")
@@ -80,5 +83,9 @@ class RocksDbStore:
         self.watermark, self.position = watermark, position
 
     def close(self) -> None:
-        """Close the database."""
-        self._db.close()
+        """Close the database. One that could not be written cannot be closed well; that loses nothing."""
+        try:
+            self._db.close()
+        except Exception as error:
+            # Raised from here it would hide why the worker ends.
+            log.warning("the local state in %s was not closed cleanly: %s", self._folder, error)
