@@ -150,20 +150,27 @@ class Rig:
         for process in self.members.values():
             process.send_signal(signal.SIGCONT)
 
-    def drain(self) -> None:
-        """End everything with what is left applied and stored."""
+    def end(self) -> bool:
+        """SIGTERM to everything; whether all of it ended well, with what was applied made durable."""
         self.close()
         for process in self.members.values():
             process.send_signal(signal.SIGTERM)
+        well = True
         for name, process in self.members.items():
             try:
                 code = process.wait(END_S)
             except subprocess.TimeoutExpired:
                 self.say(f"{name} did not end within {END_S:.0f} s of SIGTERM; kill -9")
                 self.system.kill(process)
-                continue
+                code = -signal.SIGKILL
             if code:
+                well = False
                 self.say(f"{name} ended with {code}")
+        return well
+
+    def drain(self) -> None:
+        """End everything with what is left applied and stored."""
+        self.end()
         for command in ("worker", "sink"):
             last = self.system.start(command, "--until-idle", IDLE_S)
             assert last.wait(DRAIN_S) == 0, self.system.log_of(last)[-4000:]
