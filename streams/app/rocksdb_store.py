@@ -90,8 +90,12 @@ class RocksDbStore:
         self.watermark, self.position = watermark, position
 
     def close(self) -> None:
-        """Close the database."""
-        self._db.close()
+        """Close the database. One that could not be written cannot be closed well; that loses nothing."""
+        try:
+            self._db.close()
+        except Exception as error:
+            # Raised from here it would hide why the worker ends.
+            log.warning("the local state in %s was not closed cleanly: %s", self._folder, error)
 
 
 @lru_cache(maxsize=1)

@@ -41,7 +41,7 @@ from routekeel.streams.errors import ConfigurationError, RoutekeelError, Service
 from routekeel.streams.registry import registry_of
 from routekeel.streams.runtime_file import runtime_file
 from routekeel.streams.settings import Settings
-from routekeel.streams.topics import changelog_topic, describe, require
+from routekeel.streams.topics import changelog_topic, require
 from routekeel.streams.topology.changelog import MemoryStore, StateStore
 from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.from_settings import topology_config
@@ -205,17 +205,24 @@ def _assemble(
         compiled = compiled_path(source, config, telemetry, weights, logits_id)
         return PartitionProcessor(source, config, decoder.decode, builder, store, compiled)
 
-    async def topic_id() -> str:
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(None, describe, settings, [topics.logits])
-        return found[topics.logits].topic_id if topics.logits in found else ""
-
     partitions = Partitions(
         topics.logits, ChangelogTopic(settings), new_store, new_processor, metrics, progress
     )
     app = create_app(settings, lambda topic, partition: partitions.committable(partition))
     output = OutputProducer(settings)
     worker = StreamWorker(
-        settings, app, partitions, decoder, output, dead_letter, metrics, topic_id
-    )
+        settings, app, partitions, decoder, output, dead_letter, metrics,
+        lambda: current_topic_id(settings),
+    )  # fmt: skip
     return worker, partitions
+
+
+async def current_topic_id(settings: Settings) -> str:
+    """Kafka's id of the logits topic as it is now.
+
+    Raises ConfigurationError where the topic is not there, which ends the worker: taken for another
+    log's id, that would begin the state anew.
+    """
+    topic = settings.topics.logits
+    found = await asyncio.get_running_loop().run_in_executor(None, require, settings, [topic])
+    return found[topic].topic_id

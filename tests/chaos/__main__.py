@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.chaos.record import append, read
 from tests.chaos.run import Bench, Outcome, chaos_bench, run_seed
 from tests.chaos.schedule import Pace, Schedule, draw
 from tests.chaos.table import DOCUMENT, render
+
+RESULTS = Path(".routekeel") / "chaos.jsonl"
 
 
 def arguments() -> argparse.Namespace:
@@ -23,7 +25,7 @@ def arguments() -> argparse.Namespace:
     pace = Pace()
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--seeds", type=int, default=1, help="how many, one after another")
+    parser.add_argument("--seeds", type=int, default=1, help="how many; 0: only write the page")
     parser.add_argument("--chunks", type=int, default=pace.chunks)
     parser.add_argument("--rate", type=float, default=pace.rate, help="chunks a second")
     parser.add_argument(
@@ -31,7 +33,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--drop", default="", help="numbers of faults to leave out, e.g. 2,5")
     parser.add_argument("--shrink", action="store_true", help="leave out what a failure needs not")
-    parser.add_argument("--write", action="store_true", help="write docs/RELIABILITY.md")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where outcomes are added")
+    parser.add_argument("--fresh", action="store_true", help="forget the outcomes there first")
+    parser.add_argument("--write", action="store_true", help="write docs/RELIABILITY.md from them")
     parser.add_argument("--plan", action="store_true", help="print the schedules and run nothing")
     return parser.parse_args()
 
@@ -66,17 +70,32 @@ def shrink(bench: Bench, schedule: Schedule) -> Schedule:
     return schedule
 
 
+def write(options: argparse.Namespace, impossible: dict[str, str]) -> None:
+    """docs/RELIABILITY.md from the outcomes that are kept."""
+    outcomes = read(options.results)
+    seeds = [outcome.schedule.seed for outcome in outcomes]
+    line = f"python -m tests.chaos --seed {seeds[0]} --seeds {len(seeds)} --write"
+    line += f" --chunks {options.chunks} --rate {options.rate:.0f} --away-s {options.away_s:.0f}"
+    page = render(outcomes, line, time.strftime("%Y-%m-%d"), impossible)
+    DOCUMENT.write_text(page, encoding="utf-8")
+
+
 def main() -> int:
     """Run what is asked for."""
     options = arguments()
     pace = Pace(options.chunks, options.rate, options.away_s)
     dropped = [int(number) for number in options.drop.split(",") if number]
     seeds = range(options.seed, options.seed + options.seeds)
+    if options.seeds == 0:  # only the page
+        write(options, {})
+        return 0
     if options.plan:
         print("\n".join(str(draw(seed, pace).without(dropped)) for seed in seeds))
         return 0
+    if options.fresh:
+        options.results.unlink(missing_ok=True)
+    failed: list[int] = []
     folder = Path(tempfile.mkdtemp(prefix="routekeel-chaos-"))
-    outcomes: list[Outcome] = []
     with chaos_bench(folder) as bench:
         for kind, why in bench.impossible.items():
             print(f"left out: {kind} ({why})")
@@ -85,16 +104,15 @@ def main() -> int:
             print(schedule, flush=True)
             outcome = run_seed(bench, schedule)
             report(outcome, again(schedule, options, dropped))
-            outcomes.append(outcome)
+            append(options.results, outcome)
+            if outcome.failure:
+                failed.append(seed)
             if outcome.failure and options.shrink:
                 print(f"shrunk to:\n{shrink(bench, schedule)}")
             elif not outcome.failure:
                 shutil.rmtree(folder / f"chaos-{seed}-0", ignore_errors=True)
             if options.write:
-                made_by = "python -m tests.chaos " + " ".join(sys.argv[1:])
-                page = render(outcomes, made_by, time.strftime("%Y-%m-%d"), bench.impossible)
-                DOCUMENT.write_text(page, encoding="utf-8")
-    failed = [outcome.schedule.seed for outcome in outcomes if outcome.failure]
+                write(options, bench.impossible)
     if failed:
         print(f"failed: {failed}; the processes' logs are under {folder}")
     else:

@@ -27,7 +27,8 @@ IDLE_S = "3"
 DRAIN_S = 300.0
 END_S = 60.0
 RESTART_DELAY_S = 2.0
-READY_S = 120.0
+READY_S = 240.0
+JOIN_S = 30.0
 
 
 class Rig:
@@ -101,8 +102,10 @@ class Rig:
     def pass_through(self, name: str, seconds: float) -> None:
         """A member that joins and is killed or ended soon after."""
         self.start(name)
-        self.wait_ready(name)
-        self.say(f"{name} joins")
+        deadline = time.monotonic() + JOIN_S
+        while not self.ready(name) and time.monotonic() < deadline:
+            self._over.wait(0.1)
+        self.say(f"{name} joins" if self.ready(name) else f"{name} had no time to join")
         self._over.wait(seconds)
         with self._lock:
             process = self.members.pop(name)
@@ -151,20 +154,27 @@ class Rig:
         for process in self.members.values():
             process.send_signal(signal.SIGCONT)
 
-    def drain(self) -> None:
-        """End everything with what is left applied and stored."""
+    def end(self) -> bool:
+        """SIGTERM to everything; whether all of it ended well, with what was applied made durable."""
         self.close()
         for process in self.members.values():
             process.send_signal(signal.SIGTERM)
+        well = True
         for name, process in self.members.items():
             try:
                 code = process.wait(END_S)
             except subprocess.TimeoutExpired:
                 self.say(f"{name} did not end within {END_S:.0f} s of SIGTERM; kill -9")
                 self.system.kill(process)
-                continue
+                code = -signal.SIGKILL
             if code:
+                well = False
                 self.say(f"{name} ended with {code}")
+        return well
+
+    def drain(self) -> None:
+        """End everything with what is left applied and stored."""
+        self.end()
         for command in ("worker", "sink"):
             last = self.system.start(command, "--until-idle", IDLE_S)
             assert last.wait(DRAIN_S) == 0, self.system.log_of(last)[-4000:]

@@ -53,7 +53,7 @@ class Fault(NamedTuple):
 class Pace(NamedTuple):
     """How much a run sends, how fast, and how long a store stays away."""
 
-    chunks: int = 20_000
+    chunks: int = 10_000
     rate: float = 200.0
     away_s: float = 25.0
 

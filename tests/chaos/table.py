@@ -11,12 +11,12 @@ from pathlib import Path
 
 import psutil
 
+from routekeel.infra.local.jars import KAFKA_VERSION
 from tests.chaos.run import Outcome
 from tests.chaos.schedule import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "RELIABILITY.md"
-KAFKA_JAR = "kafka_2.13-"
 HEAD = """# Reliability
 
 <!-- Written by `make chaos` (python -m tests.chaos --write). Change tests/chaos/table.py, not this file. -->
@@ -97,7 +97,7 @@ def _facts(outcomes: Sequence[Outcome], failed: Sequence[Outcome], command: str,
         f"{sum(v.dead_letters for v in held):,} dead letters",
         f"- each seed: {pace.chunks:,} chunks at about {pace.rate:.0f} a second; "
         f"'store away' lasts {pace.away_s:.0f} s",
-        f"- Python {platform.python_version()}, Kafka {_kafka()}, "
+        f"- Python {platform.python_version()}, Kafka {KAFKA_VERSION}, "
         + ", ".join(f"{name} {version(name)}" for name in packages),
         f"- {platform.system()} {platform.machine()}, {psutil.cpu_count()} cores, {memory_gib:.0f} GiB",
     ]
@@ -143,11 +143,3 @@ def _commit() -> str:
         check=False,
     )
     return done.stdout.strip() or "unknown"
-
-
-def _kafka() -> str:
-    from routekeel.infra.local.jars import ensure_jars
-
-    jars = ensure_jars(lambda text: None)
-    names = [path.stem for path in jars.glob(f"{KAFKA_JAR}*.jar")]
-    return names[0].removeprefix(KAFKA_JAR) if names else "unknown"

@@ -1,4 +1,4 @@
-"""How the PI's error shrinks on constant rows: the figures of docs/decisions/0005, from 200 seeds.
+"""How the PI's error shrinks on constant rows: the figures of docs/decisions/0007, from 200 seeds.
 
 `python -m tests.oracle.pi_settling` prints them. The rows are those of the test of law 8.
 """
