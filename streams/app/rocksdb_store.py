@@ -88,8 +88,11 @@ class RocksDbStore:
         self.watermark, self.position = watermark, position
 
     def close(self) -> None:
-        """Close the database."""
-        self._db.close()
+        """Close the database. A write that failed was told when it did, and is not told again."""
+        try:
+            self._db.close()
+        except Exception as error:
+            log.warning("the local state in %s was not closed cleanly: %s", self._folder, error)
 
 
 def _open(folder: Path) -> Rdict:

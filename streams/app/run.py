@@ -234,6 +234,7 @@ async def _watch(
             await worker.checkpoint_now()
             next_checkpoint = now + settings.worker.checkpoint_interval_s
             await watch.refresh()
+            await worker.check_topic()
         tell()
         if watch.stalled_for(worker.progress_at) > settings.worker.stall_timeout_s:
             raise WorkerFailed(
