@@ -19,6 +19,8 @@ from routekeel.streams.settings import KafkaSettings, Settings
 
 # Batches, not records: enough to overlap fetching with work, few enough to bound memory.
 BUFFERED_BATCHES = 4
+# A topic that was deleted and made anew is seen when the metadata are asked for again.
+METADATA_AGE_S = 5.0
 
 
 def create_app(settings: Settings, committable_offset: CommittableOffset) -> faust.App:
@@ -49,6 +51,7 @@ def create_app(settings: Settings, committable_offset: CommittableOffset) -> fau
         stream_wait_empty=False,
         consumer_max_fetch_size=worker.fetch_bytes_max,
         consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=int(METADATA_AGE_S * 1000),
         broker_max_poll_records=worker.batch_records_max,
         broker_commit_interval=worker.commit_interval_s,
         broker_session_timeout=worker.session_timeout_s,

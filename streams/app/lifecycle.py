@@ -83,6 +83,7 @@ async def watch(
         if now >= next_look:
             next_look = now + settings.worker.checkpoint_interval_s
             await lag.refresh()
+            await worker.check_topic()
         tell()
         if lag.stalled_for(worker.progress_at) > settings.worker.stall_timeout_s:
             raise WorkerFailed(

@@ -75,6 +75,11 @@ class WatermarkConsumer(driver.Consumer):
         self._acked_index[tp].clear()
         return self.committable_offset(tp.topic, tp.partition)
 
+    async def _seek(self, partition: TP, offset: int) -> None:
+        # Faust calls the client from the app's thread, under the feet of the consumer's own, which
+        # then misses a partition that it was just about to hand out.
+        await self._thread.call_thread(self._thread.seek, partition, offset)
+
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Offsets between two batches are no gap: a batch event carries only its last offset."""
 

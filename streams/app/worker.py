@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import faust
@@ -21,6 +22,7 @@ from routekeel.streams.app.decoding import LogitsDecoder
 from routekeel.streams.app.metrics import WorkerMetrics
 from routekeel.streams.app.partitions import OwnedPartition, Partitions
 from routekeel.streams.app.sender import Output, Sender
+from routekeel.streams.errors import ConfigurationError, ServiceUnavailable
 from routekeel.streams.settings import Settings
 from routekeel.streams.topology.records import LogBatch
 
@@ -176,18 +178,27 @@ class StreamWorker:
             owned.account.applied(size, self.progress_at)
             await self._checkpoint_due()
 
+    async def check_topic(self) -> None:
+        """See whether the topic was recreated: a batch tells only where its offsets do not fit."""
+        with suppress(ServiceUnavailable, ConfigurationError):  # away, or deleted: asked again soon
+            topic_id = await self._current_topic_id()
+            if topic_id and self.partitions.assigned and topic_id != self.partitions.topic_id:
+                await self._start_over(topic_id)
+
+    async def _start_over(self, topic_id: str) -> None:
+        log.warning("the logits topic was recreated while it was being read")
+        async with self._busy:
+            mine = self.partitions.assigned
+            await self.partitions.revoke(mine)
+            await self.partitions.assign(mine, topic_id, self._standby())
+        self._start_all(mine)
+
     async def _contiguous(self, tp: TP, owned: OwnedPartition, first: int, last: int) -> bool:
         """Whether the batch can be applied as it is; seeks to the right place where it cannot."""
         applied = owned.processor.watermark.applied_offset
         topic_id = await self._current_topic_id()
-        if topic_id != owned.processor.source.topic_id:
-            # Offsets of another log: start over from what the changelog knows, under the new id.
-            log.warning("topic %s was recreated while it was being read", tp.topic)
-            async with self._busy:
-                mine = self.partitions.assigned
-                await self.partitions.revoke(mine)
-                await self.partitions.assign(mine, topic_id, self._standby())
-            self._start_all(mine)
+        if topic_id != owned.processor.source.topic_id:  # offsets of another log
+            await self._start_over(topic_id)
             return False
         if first <= applied:
             return last > applied

@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.backend, pytest.mark.timeout(400)]
 WHOLE_S = 300
 INTERRUPTS = 3
 MOMENT_S_MAX = 20.0
+AGAIN_S_MAX = 1.5
 
 
 def demo(state: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -74,11 +75,17 @@ def test_ctrl_c_at_any_moment_leaves_nothing_running(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     rng = random.Random(seed)
-    for _ in range(INTERRUPTS):
+    for number in range(INTERRUPTS):
         moment_s = rng.uniform(0.5, MOMENT_S_MAX)
         started = demo(tmp_path / "state", "demo", "--json")
         time.sleep(moment_s)  # the moment is what is tested
         started.send_signal(signal.SIGINT)
+        if number == INTERRUPTS - 1:
+            # Somebody who cannot wait presses it again, while it is stopping what it started.
+            again_s = rng.uniform(0.0, AGAIN_S_MAX)
+            print(f"at {moment_s:.2f} s and {again_s:.2f} s later")
+            time.sleep(again_s)
+            started.send_signal(signal.SIGINT)
         out, err = started.communicate(timeout=90)
         assert started.returncode in (130, 0), f"at {moment_s:.2f} s: {err[-3000:]}"
         if started.returncode == 130:

@@ -177,25 +177,3 @@ def test_commands_say_what_is_away(system: MakeSystem) -> None:
     registry = running.start("worker", "--json", **{"registry.url": "http://127.0.0.1:1"})
     assert registry.wait(90) == 3
     assert "registry" in json.loads(running.log_of(registry).strip().splitlines()[-1])["error"]
-
-
-def test_a_worker_lives_through_a_broker_that_goes_and_comes(
-    system: MakeSystem, local_stack: LocalStack
-) -> None:
-    running = system("broker-away", **{"worker.stall_timeout_s": 120})
-    settings = running.prepare()
-    load = ("--synthetic", "--sessions", "5", "--chunks", "4", "--shape", "2,2,4", "--seed")
-    assert running.run("produce", *load, "1") == 0
-    worker = running.start("worker")
-    (broker,) = [service for service in local_stack.status() if service.name == "kafka"]
-    import psutil
-
-    psutil.Process(broker.pid).kill()
-    local_stack.up()
-    assert running.run("produce", *load, "2") == 0
-    if worker.poll() is None:
-        worker.terminate()
-        worker.wait(60)
-    run_through(running)
-    report = audit(settings)
-    assert (report.ok, report.events) == (True, 40), report.to_json()

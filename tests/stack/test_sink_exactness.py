@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
 
 from routekeel.infra.local.stack import LocalStack
 from routekeel.streams.history.store import connect
-from routekeel.streams.settings import Settings
 from routekeel.streams.sinks.run import run_sink
-from routekeel.streams.topics import admin_client, describe
 from tests.stack.sink_feed import Feed, counts, expected
 from tests.stack.system import System, wait_until
+from tests.stack.topics import recreate
 from tests.unit.sink_records import telemetry_fields
 
 pytestmark = pytest.mark.stack
@@ -187,19 +185,6 @@ def test_pages_say_what_happens_and_a_stop_is_clean(system: System) -> None:
     sink.terminate()
     assert sink.wait(30) == 0
     assert not path.exists()
-
-
-def recreate(settings: Settings, *names: str) -> None:
-    """Delete topics and make them anew, empty, under new ids."""
-    admin: AdminClient = admin_client(settings)
-    before = describe(settings, names)
-    for future in admin.delete_topics(list(names)).values():
-        future.result()
-    wait_until(lambda: not describe(settings, names), "the deletion")
-    new = [NewTopic(name, before[name].partitions, 1) for name in names]
-    for future in admin.create_topics(new).values():
-        future.result()
-    wait_until(lambda: len(describe(settings, names)) == len(names), "the creation")
 
 
 def zip_counts(

@@ -58,6 +58,8 @@ class Worker:
         self.writing.set()
         await self.durable.wait()
 
+    async def check_topic(self) -> None: ...
+
     async def checkpoint_if_due(self) -> None:
         await self.checkpoint_now()
 
