@@ -100,8 +100,7 @@ class RunTopics:
 
 def _first_values(settings: Settings, topic: str, per_partition: int) -> list[bytes]:
     consumer = Consumer(
-        settings.kafka.client_config()
-        | {"group.id": "bench-sample", "enable.auto.commit": False}
+        settings.kafka.client_config() | {"group.id": "bench-sample", "enable.auto.commit": False}
     )
     keys = [(topic, partition) for partition in range(settings.topics.partitions)]
     values: list[bytes] = []

@@ -95,7 +95,9 @@ def run(task: Task) -> None:
         outputs = loop.work.outputs(output, task.layers)
         for i, message in enumerate(messages):
             partition, key = message.partition(), message.key()
-            telemetry, weights = outputs.records(i, events[i], partition, message.offset(), first[i])
+            telemetry, weights = outputs.records(
+                i, events[i], partition, message.offset(), first[i]
+            )
             send(topics.telemetry, telemetry, key, partition)
             if weights is not None:
                 send(topics.weights, weights, key, partition)
