@@ -49,8 +49,14 @@ class Sizes:
     cpu: int
 
 
-FULL = Sizes(3, 200_000, 10_000, 1_000, 200, 200_000, (10**3, 10**4, 10**5, 10**6), 300_000, 200_000, 400_000)  # fmt: skip
-QUICK = Sizes(1, 3_000, 300, 300, 50, 2_000, (100, 1_000), 3_000, 3_000, 10_000)
+FULL = Sizes(
+    repeats=3, small=200_000, large=10_000, small_sessions=1_000, large_sessions=200, scaling=200_000,
+    session_counts=(10**3, 10**4, 10**5, 10**6), workers=300_000, sink=200_000, cpu=400_000,
+)  # fmt: skip
+QUICK = Sizes(
+    repeats=1, small=3_000, large=300, small_sessions=300, large_sessions=50, scaling=2_000,
+    session_counts=(100, 1_000), workers=3_000, sink=3_000, cpu=10_000,
+)  # fmt: skip
 
 
 def measure_all(bench: Bench, sizes: Sizes) -> dict[str, Any]:

@@ -7,7 +7,6 @@ partitions. Paused by SIGSTOP they neither take part in writing the events nor l
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -134,13 +133,8 @@ def workers(bench: Bench, topics: RunTopics, count: int, shape: Shape) -> Iterat
     """`count` workers that are ready and share the partitions; stopped at the end."""
     command = contender_command("serve", topics.tag, 0, shape)
     environment = topics.environment() | {"PYTHONUNBUFFERED": "1"}
-    with open(os.devnull, "w") as nowhere:
-        processes = [
-            psutil.Popen(
-                command, env=environment, stdout=subprocess.PIPE, stderr=nowhere, text=True
-            )
-            for _ in range(count)
-        ]
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    processes = [psutil.Popen(command, env=environment, **quiet) for _ in range(count)]
     running = Workers(bench, topics, processes)
     try:
         urls = [process.stdout.readline().strip() for process in processes]

@@ -31,25 +31,50 @@ joining a group and stopping count for nobody. After every run the output topics
 Telemetry record per event and the right number of Weights, or the benchmark stops; the kernel's numbers \
 in a sample of the first run's records must be the same bytes for all.
 
-| contender | state log | how it is configured, and why |
-|---|---|---|
-| routekeel | changelog topic, a checkpoint every {checkpoint_s:g} s | its defaults |
-| loop | none: a crash loses the state | confluent-kafka `consume(5000)`, fastavro, a dict; one kernel call per batch; lz4, idempotent, linger as routekeel. What an expert writes without a framework |
-| quix | RocksDB and a changelog topic, at its default 5 s commit interval | `apply(stateful=True)` with the state as bytes, one chain without branches (a branch copies values), at-least-once; librdkafka set as the loop's |
-| bytewax | recovery in SQLite, at its default epoch of 10 s | `stateful_map`, its own Kafka connectors; batches for what needs no state, both outputs through one sink; the state changes in place and is copied by the snapshot only |
-| faust | a table with its changelog topic, written with every event | stock agent, `async for event in stream.events()`, memory store, no leader topic, no compression as by default |
-
+{configured}
 quix, bytewax and faust hand over one event at a time. For them the kernel is called directly with \
 arrays that are made once per shape, and nothing is built per event that does not change.
 
 """
 
 
+CONFIGURED = (
+    ("contender", "state log", "how it is configured, and why"),
+    ("---", "---", "---"),
+    ("routekeel", "changelog topic, a checkpoint every {checkpoint_s:g} s", "its defaults"),
+    (
+        "loop",
+        "none: a crash loses the state",
+        "confluent-kafka `consume`, fastavro, a dict; one kernel call per batch of up to 5,000 events or "
+        "16 MiB of logits; lz4, idempotent, linger as routekeel. What an expert writes without a framework",
+    ),
+    (
+        "quix",
+        "RocksDB and a changelog topic, at its default commit interval of 5 s",
+        "`apply(stateful=True)` with the state as bytes, one chain without branches (a branch copies "
+        "values), at-least-once; librdkafka set as the loop's",
+    ),
+    (
+        "bytewax",
+        "recovery in SQLite, at its default epoch of 10 s",
+        "`stateful_map`, its own Kafka connectors, librdkafka set as the loop's; batches for what needs no "
+        "state, both outputs through one sink; the state changes in place and only snapshots copy it",
+    ),
+    (
+        "faust",
+        "a table with its changelog topic, written with every event",
+        "stock agent, `async for event in stream.events()`, memory store, no leader topic, no compression: "
+        "its defaults",
+    ),
+)
+
+
 def write(report: dict[str, Any], path: Path = DOCS) -> None:
     """Write the document."""
     packages = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     facts = {**report["machine"], **report["facts"]}
-    parts = [HEAD.format(packages=packages, **facts), "## Results\n"]
+    rows = "\n".join(f"| {' | '.join(row)} |" for row in CONFIGURED).format(**facts)
+    parts = [HEAD.format(packages=packages, configured=rows + "\n", **facts), "## Results\n"]
     parts += [sheet.markdown() for sheet in sheets(report)]
     behind = worse(report)
     parts.append("## What is worse here\n")

@@ -10,9 +10,9 @@ from confluent_kafka import Consumer, Producer
 from routekeel.operators.config import DEFAULT
 from routekeel.operators.contract import BatchOutput, ChunkBatch
 from routekeel.operators.step import step_many
+from tests.bench.one_event import OneEvent
+from tests.bench.records import Event, HandWritten
 
-from ..one_event import OneEvent
-from ..records import Event, HandWritten
 from .task import Stopwatch, Task, report
 
 BATCH = 5000
