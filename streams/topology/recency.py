@@ -1,8 +1,8 @@
 """Which session was touched least recently: the order in which sessions are evicted.
 
 A doubly linked list in flat arrays indexed by slot, and a hash table of slots (linear probing, 4 bytes
-a place). An OrderedDict does the same in 180 bytes per session, a dict of slots in 100, this in 35: at
-a million small sessions that is what memory goes to.
+a place). Of a million sessions an OrderedDict takes 155 MB beside the keys and this 33, which is what
+keeps the smallest sessions below twice their bytes (`python -m tests.bench.soak`).
 """
 
 from __future__ import annotations
