@@ -8,7 +8,8 @@ same bytes, which replay relies on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -31,6 +32,10 @@ from routekeel.streams.topology.records import (
 from routekeel.streams.topology.reference import Decode, Member, ReferencePath
 from routekeel.streams.topology.watermark import Watermark
 from routekeel.streams.wire.path import CompiledPath, Decoded
+
+BATCH_VALUES_MAX: Final = 2**25
+"""Logits unpacked at a time (128 MiB): beyond, a batch is applied in pieces. TOPM_F16 may unpack to two
+thousand times its size."""
 
 
 class PartitionProcessor:
@@ -87,16 +92,23 @@ class PartitionProcessor:
         counts.skipped = len(batch) - len(new)
         outputs: list[Output] = []
         letters: list[DeadLetter] = []
-        if len(new):
-            decoded = self._compiled.decode(new) if self._compiled else None
-            chunks, letters = self._check(new, decoded)
-            for letter in letters:
-                counts.dead_letters[letter.error_class] = (
-                    counts.dead_letters.get(letter.error_class, 0) + 1
-                )
-            outputs = self._apply(new, decoded, chunks, letters, counts)
+        waiting = [new] if len(new) else []
+        while waiting:
+            piece = waiting.pop()
+            decoded = self._compiled.decode(piece) if self._compiled else None
+            chunks, refused = self._check(piece, decoded)
+            if _values_of(decoded, chunks) > BATCH_VALUES_MAX and len(piece) > 1:
+                middle = len(piece) // 2
+                waiting += [piece[middle:], piece[:middle]]
+                continue
+            outputs += self._apply(piece, decoded, chunks, refused, counts)
+            letters += refused
             self.watermark = self.watermark._replace(
-                applied_offset=new.offsets[-1], clock_us=self._roster.clock_us
+                applied_offset=piece.offsets[-1], clock_us=self._roster.clock_us
+            )
+        for letter in letters:
+            counts.dead_letters[letter.error_class] = (
+                counts.dead_letters.get(letter.error_class, 0) + 1
             )
         return BatchResult(outputs, letters, self.watermark.applied_offset, counts)
 
@@ -206,3 +218,9 @@ class PartitionProcessor:
         clocks = self._roster.clocks_of(times, log_times, counts)
         offsets = [new.offsets[index] for index in taken]
         return self._roster.take(keys, offsets, clocks, self.watermark.log_epoch, counts)
+
+
+def _values_of(decoded: Decoded | None, chunks: Mapping[int, LogitsChunk]) -> int:
+    """T·L·E, over all records that will be applied."""
+    plain = sum(chunk.rows * chunk.experts for chunk in chunks.values())
+    return plain + (decoded.values if decoded is not None else 0)

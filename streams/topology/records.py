@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, overload
 
 
 class SourceRecord(NamedTuple):
@@ -45,27 +45,27 @@ class LogBatch:
     def __len__(self) -> int:
         return len(self.offsets)
 
-    def __getitem__(self, index: int) -> SourceRecord:
-        return SourceRecord(
+    @overload
+    def __getitem__(self, index: int) -> SourceRecord: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> LogBatch: ...
+
+    def __getitem__(self, index: int | slice) -> SourceRecord | LogBatch:
+        make: Any = LogBatch if isinstance(index, slice) else SourceRecord
+        made: SourceRecord | LogBatch = make(
             self.offsets[index],
             self.timestamps_ms[index],
             self.keys[index],
             self.values[index],
             self.headers[index],
         )
+        return made
 
     def after(self, offset: int) -> LogBatch:
         """The records beyond this offset."""
         start = bisect_right(self.offsets, offset)
-        if start == 0:
-            return self
-        return LogBatch(
-            self.offsets[start:],
-            self.timestamps_ms[start:],
-            self.keys[start:],
-            self.values[start:],
-            self.headers[start:],
-        )
+        return self[start:] if start else self
 
 
 class Source(NamedTuple):

@@ -26,12 +26,13 @@ Bools = npt.NDArray[np.bool_]
 
 
 class Decoded(NamedTuple):
-    """A batch with its decoded columns; `good` says which records they hold."""
+    """A batch with its decoded columns; `good` says which records they hold, `values` is their T·L·E."""
 
     records: LogBatch
     columns: Any
     good: Bools
     times_us: I64
+    values: int
 
 
 def compiled_path(
@@ -117,8 +118,10 @@ class CompiledPath:
         values = [value or b"" for value in records.values]
         columns = self._decode.decode(values, self._logits_id, self._program)
         self._check.check(columns, records.keys)
-        times_us = columns.values[:, self._at.EVENT_TIME].copy()
-        return Decoded(records, columns, columns.good, times_us)
+        at, numbers = self._at, columns.values
+        times_us = numbers[:, at.EVENT_TIME].copy()
+        shape = numbers[columns.good][:, [at.STEPS, at.LAYERS, at.EXPERTS]]
+        return Decoded(records, columns, columns.good, times_us, int(shape.prod(axis=1).sum()))
 
     def run(
         self,
