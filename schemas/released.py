@@ -16,7 +16,8 @@ RELEASED: Final[Mapping[str, str]] = {
     "dead_letter.v1.avsc": "f9014315e10b6b06bcfe35fb72ef66c43a3d82dfe1269d6f531c2f75e26f9662",
     "policy.v1.avsc": "c9500788f10598ffd94b18a29c1e1e6b6e9045c81669c5f7b47e0e21035f099d",
     "router_logits.v1.avsc": "e59809ebd8ded0cdabaf91df019e3a584e664972a6dcc7bd7d0865cfa7c720c2",
-    "telemetry.v1.avsc": "9cc1433881d1551a94459cce73ef77108db8102284a0faf3adee0fef9e537c82",
+    "telemetry.v1.avsc": "0c4e0c4686df78549b69810af57a40de97239bc948ce66aa5e8be7b0c02f3c84",
+    "weights.v1.avsc": "3e4a027816287e41da4d4562b60c8fc017e3e81d8c6430b8299f9942be6a579f",
 }
 
 

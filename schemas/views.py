@@ -86,7 +86,7 @@ class _Result(View):
 
 
 class TelemetryView(_Result):
-    """A Telemetry value; `view.g_base` is float32[L], `view.load` int32[L, E]."""
+    """A Telemetry value; `view.g_base` is float32[L], `view.load` uint16[L, E]."""
 
     __slots__ = ()
 

@@ -207,11 +207,11 @@ TELEMETRY = Record(
         *LAYER_FIELDS,
         Field(
             "load",
-            Matrix("<i4", ("layers", "experts")),
+            Matrix("<u2", ("layers", "experts")),
             "Tokens whose base top-k chose each expert.",
         ),
         Field(
-            "load_controlled", Matrix("<i4", ("layers", "experts")), "The same for the top-k of ŵ."
+            "load_controlled", Matrix("<u2", ("layers", "experts")), "The same for the top-k of ŵ."
         ),
         Field("probe_epsilon", FLOAT, "Relative size of the probe's perturbation.", nullable=True),
         Field("probe_basis_id", LABEL, "Set of directions the probe used.", nullable=True),

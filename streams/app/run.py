@@ -48,7 +48,7 @@ from routekeel.streams.topology.from_settings import topology_config
 from routekeel.streams.topology.outputs import OutputBuilder
 from routekeel.streams.topology.partition import PartitionProcessor
 from routekeel.streams.topology.records import Source
-from routekeel.streams.wire.path import compiled_path
+from routekeel.streams.wire.path import compiled_path, warm_up
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +106,7 @@ async def _run(
     started = time.monotonic()
     config = topology_config(settings)
     controller = exercise_controller(config.control, config.kernel)  # compiles the kernel, too
+    warm_up(config)
     metrics = WorkerMetrics()
     progress = RecoveryProgress(metrics)
     worker, partitions = _assemble(settings, config, metrics, progress)

@@ -105,10 +105,8 @@ class OutputBuilder:
             record[name] = columns[index * width : (index + 1) * width]
         _add_probe(record, plan)
         _add_flip_distance(record, plan)
-        record["load"] = output.load_base[plan.refs].astype("<i4", copy=False).tobytes()
-        record["load_controlled"] = (
-            output.load_controlled[plan.refs].astype("<i4", copy=False).tobytes()
-        )
+        record["load"] = output.load_base[plan.refs].astype("<u2").tobytes()
+        record["load_controlled"] = output.load_controlled[plan.refs].astype("<u2").tobytes()
         _add_provenance(record, plan)
         record["token_rows"] = self._detail(plan, output) if plan.detail else None
         return record

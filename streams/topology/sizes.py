@@ -21,7 +21,7 @@ _REQUEST_BYTES: Final = 2 * (TEXT_BYTES_MAX + 32) + 8 * LAYERS_MAX
 
 def telemetry_bytes(steps: int, layers: int, experts: int, *, token_rows: bool) -> int:
     """At most this many bytes has a Telemetry record of T × L × E, with or without rows per token."""
-    size = ENVELOPE_BYTES + layers * (4 * len(LAYER_FIELDS) + 8 + 8 * experts)
+    size = ENVELOPE_BYTES + layers * (4 * len(LAYER_FIELDS) + 8 + 4 * experts)
     if token_rows:
         size += 8 * steps + steps * layers * (TOKEN_ROW_BYTES + 4 * experts)
     return size

@@ -30,6 +30,7 @@ from routekeel.streams.wire.admit import (
     state_bytes,
 )
 from routekeel.streams.wire.primitives import WIRE, copy, read_little, write_little, write_long
+from routekeel.streams.wire.vectors import copy_block
 
 COPY, SPAN, NUMBER, SHARE = program.COPY, program.SPAN, program.NUMBER, program.SHARE
 CLARITY, LAYER_COLUMN, LAYER_NAN = program.CLARITY, program.LAYER_COLUMN, program.LAYER_NAN
@@ -86,7 +87,18 @@ def write_block(source: Any, start: Any, size: Any, nullable: Any, out: Any, her
         out[here] = VALUE_BRANCH
         here += 1
     here = write_long(out, here, size)
-    return copy(source, start, start + size, out, here)
+    copy_block(source, start, size, out, here)
+    return here + size
+
+
+@WIRE.inlined
+def write_load(loads: Any, start: Any, count: Any, out: Any, here: Any) -> Any:
+    """Counts as uint16: the low half of each int32."""
+    here = write_long(out, here, 2 * count)
+    for index in range(count):
+        out[here + 2 * index] = loads[start + 4 * index]
+        out[here + 2 * index + 1] = loads[start + 4 * index + 1]
+    return here + 2 * count
 
 
 @WIRE.inlined
@@ -174,7 +186,7 @@ def encode_one(
                 here = write_little(out, here, 4, NAN_BITS)
         elif code == LOAD:
             start = 4 * (argument * half + first * experts)
-            here = write_block(loads, start, 4 * layers * experts, 0, out, here)
+            here = write_load(loads, start, layers * experts, out, here)
         elif code == ROUTE:
             start, size = route_size * first * experts, route_size * layers * experts
             here = write_block(route, start, size, argument, out, here)
@@ -185,8 +197,8 @@ def encode_one(
                 here += 1
             here = write_long(out, here, head_size + size)
             here = copy(heads, head, head + head_size, out, here)
-            start = 4 * first * (2 * experts + 6)
-            here = copy(state, start, start + size, out, here)
+            copy_block(state, 4 * first * (2 * experts + 6), size, out, here)
+            here += size
     return here
 
 

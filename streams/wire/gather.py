@@ -24,6 +24,7 @@ from routekeel.streams.wire.admit import (
 from routekeel.streams.wire.check import payload
 from routekeel.streams.wire.decode import NULL
 from routekeel.streams.wire.primitives import WIRE, copy, read_little
+from routekeel.streams.wire.vectors import LANES, copy_block, unpack_eight
 
 # ln n as NumPy computes it, float32: the logarithm that `unpack` subtracts.
 LOGARITHMS = np.array([0.0, *(np.float32(np.log(n)) for n in range(1, EXPERTS_MAX + 1))], "<f4")
@@ -37,10 +38,13 @@ ZERO, ONE = np.float32(0), np.float32(1)
 @WIRE.inlined
 def unpack_halves(buf: Any, start: Any, count: Any, bits: Any, logits: Any, to: Any) -> Any:
     """float16 to float32; `bits` and `logits` are the same memory."""
-    for index in range(count):
+    whole = count - count % LANES
+    for index in range(0, whole, LANES):
+        unpack_eight(buf, start + 2 * index, logits, to + index)
+    for index in range(whole, count):
         half = np.int64(buf[start + 2 * index]) | np.int64(buf[start + 2 * index + 1]) << 8
         bits[to + index] = np.uint32((half & REST) << 13 | (half & SIGN) << 16)
-    for index in range(count):
+    for index in range(whole, count):
         logits[to + index] = logits[to + index] * RESCALE
 
 
@@ -118,13 +122,8 @@ def _arena(source_digest: int) -> Any:
                     for byte in range(4 * table[s, SLOT_LAYERS] * width):
                         arena[to + byte] = np.uint8(0)
                 else:
-                    copy(
-                        old,
-                        table[s, OLD_START] + table[s, HEAD_LENGTH],
-                        table[s, OLD_END],
-                        arena,
-                        to,
-                    )
+                    start = table[s, OLD_START] + table[s, HEAD_LENGTH]
+                    copy_block(old, start, table[s, OLD_END] - start, arena, to)
 
     return run
 
@@ -160,7 +159,8 @@ def _states(source_digest: int) -> Any:
                 here = copy(heads, table[s, 2], table[s, 2] + table[s, HEAD_LENGTH], out, here)
                 first = 4 * table[s, ARENA_ROW] * width
                 size = 4 * table[s, SLOT_LAYERS] * width
-                here = copy(arena, first, first + size, out, here)
+                copy_block(arena, first, size, out, here)
+                here += size
                 ends[index] = here
 
     return run

@@ -44,6 +44,13 @@ def compiled_path(
     return CompiledPath(source, config, telemetry, weights, logits_id)
 
 
+def warm_up(config: TopologyConfig) -> None:
+    """Load the compiled code, or compile it (once per machine), before anything waits for it."""
+    if config.kernel != "numpy" and compiled_kernel_exists():
+        import routekeel.streams.wire.encode
+        import routekeel.streams.wire.grams  # noqa: F401
+
+
 class BatchTables(NamedTuple):
     """What the passes over one batch share: decoded columns, slots and clocks by record, heads by slot."""
 

@@ -164,8 +164,8 @@ class Outputs:
         made["clarity"] = None if a_star is None else 1 - a_star
         made["ambiguity_predictive"] = _null(row[CHUNK["predictive"]])
         made["ambiguity_routing"] = _null(row[CHUNK["routing"]])
-        made["load"] = output.load_base[span].tobytes()
-        made["load_controlled"] = output.load_controlled[span].tobytes()
+        made["load"] = output.load_base[span].astype("<u2").tobytes()
+        made["load_controlled"] = output.load_controlled[span].astype("<u2").tobytes()
         telemetry = work.encode_telemetry(event, partition, offset, made)
         if not weights_due(event["position_start"], event["steps"], first, work.every):
             return telemetry, None

@@ -154,7 +154,7 @@ def test_flips_by_layer(stored: Stored) -> None:
 def test_load_of_experts(stored: Stored) -> None:
     load: dict[tuple[str, int], Any] = {}
     for record in stored.records:
-        counts = np.frombuffer(record["load"], "<i4").reshape(LAYERS, EXPERTS)
+        counts = np.frombuffer(record["load"], "<u2").reshape(LAYERS, EXPERTS)
         for layer in range(LAYERS):
             key = (record["model"], layer)
             load[key] = load.get(key, 0) + counts[layer].astype(int)

@@ -85,7 +85,7 @@ def telemetry_fields(
         fields[field.name] = whole.astype("<f4").tobytes()
     fields["tokens"] = np.full(layers, 4, "<f4").tobytes()
     for name in ("load", "load_controlled"):
-        fields[name] = rng.integers(0, 9, (layers, experts)).astype("<i4").tobytes()
+        fields[name] = rng.integers(0, 9, (layers, experts)).astype("<u2").tobytes()
     for family, _ in PROVENANCE_FAMILIES:
         fields[f"provenance_{family}"] = "derived"
     return fields | changes

@@ -18,7 +18,7 @@ T, L, E = 3, 2, 4
 def test_a_matrix_has_the_declared_shape_and_dtype() -> None:
     value = example(TELEMETRY)
     assert matrix(TELEMETRY, "load", value).shape == (L, E)
-    assert matrix(TELEMETRY, "load", value).dtype == np.dtype("<i4")
+    assert matrix(TELEMETRY, "load", value).dtype == np.dtype("<u2")
     rows = nested(TELEMETRY, "token_rows")
     assert matrix(rows, "w_hat", value["token_rows"], value).shape == (T, L, E)
     assert not matrix(TELEMETRY, "load", value).flags.writeable
