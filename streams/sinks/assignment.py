@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 
 from routekeel.streams.errors import RoutekeelError
 from routekeel.streams.settings import Settings
@@ -77,18 +77,10 @@ class Starts:
 
     def _commits(self, asked: list[TopicPartition]) -> dict[LogPartition, Committed]:
         request = [ConsumerGroupTopicPartitions(self._group, asked)]
-        admin = self._admin
-        futures = admin.list_consumer_group_offsets(request, request_timeout=KAFKA_TIMEOUT_S)
+        futures = self._admin.list_consumer_group_offsets(request, request_timeout=KAFKA_TIMEOUT_S)
         found = {}
         for future in futures.values():
-            try:
-                answers = future.result().topic_partitions
-            except KafkaException:
-                # Seen after a broker's restart: the client went on waiting for the coordinator's
-                # old connection, try after try. A new one finds it.
-                self._admin = admin_client(self._settings)
-                raise
-            for answer in answers:
+            for answer in future.result().topic_partitions:
                 committed = parse_committed(answer.offset, answer.metadata)
                 if committed is not None:
                     found[answer.topic, answer.partition] = committed
