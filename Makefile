@@ -12,6 +12,7 @@ UV := $(BIN)/uv pip install --quiet --python
 PYTEST := $(BIN)/python -m pytest
 FAST := tests/unit tests/property tests/golden tests/stream
 SEED ?= 0
+SEEDS ?= 10
 
 # Bytecode is kept, but out of the tree: without it every process compiles its packages anew, which
 # costs a worker 3 of the 5 seconds of CPU that its start takes.
@@ -19,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
 export UV_LINK_MODE ?= copy
 
-.PHONY: help install install-dev demo up down status worker sink test test-fast test-all test-stress test-coverage \
+.PHONY: help install install-dev demo up down status worker sink test test-fast test-all test-stress chaos chaos-night test-coverage \
 	benchmark format lint check schemas lock tinymoe clean
 
 help:  ## Show the targets
@@ -66,8 +67,14 @@ test: install-dev  ## Run the tests, those on the local stack included
 test-fast: install-dev  ## Run the tests that need no stack and no engine
 	@$(PYTEST) -q -n 2 -m "not stack and not backend and not slow and not stress and not docker" $(FAST)
 
-test-stress: install-dev  ## Run the long fault injection
-	@$(PYTEST) -m stress --timeout 7200 tests
+test-stress: install-dev  ## Run the long fault injection, simulated and on a real stack (SEEDS=10)
+	@SEEDS=$(SEEDS) $(PYTEST) -m stress --timeout 7200 tests
+
+chaos: install-dev  ## Run seeded faults on a real stack and write docs/RELIABILITY.md (SEED=0 SEEDS=10)
+	@$(BIN)/python -m tests.chaos --seed $(SEED) --seeds $(SEEDS) --fresh --write
+
+chaos-night: install-dev  ## The same for a night: 100 seeds, longer, the store away for minutes
+	@$(BIN)/python -m tests.chaos --seed $(SEED) --seeds 100 --chunks 20000 --away-s 120 --fresh --write
 
 test-all: install-dev  ## Run everything that can run on this machine
 	@$(PYTEST) --timeout 7200 tests

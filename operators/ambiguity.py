@@ -69,7 +69,7 @@ def _ratio(total: F32, weights: F32) -> F32:
 
 
 def predictive(token_entropy: F32, vocabulary: int) -> F32:
-    """Token entropy (nats) / ln vocabulary, in [0, 1]; NaN stays NaN.
+    """Token entropy (nats) / ln vocabulary, f32[...] in [0, 1]; NaN stays NaN.
 
     Raises ValueError for a vocabulary below 2, where entropy has no scale.
 
@@ -83,5 +83,5 @@ def predictive(token_entropy: F32, vocabulary: int) -> F32:
 
 
 def clarity(a_star: F32) -> F32:
-    """C = 1 − A*, in [0, 1]; NaN where A* is."""
+    """C = 1 − A*, f32[...] in [0, 1]; NaN where A* is."""
     return np.asarray(ONE - a_star, dtype=f32)

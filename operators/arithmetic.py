@@ -72,7 +72,7 @@ def exp32(x: npt.ArrayLike) -> F32:
 
 
 def log32(x: npt.ArrayLike) -> F32:
-    """ln x in float32 within 2 ulp or 1e-7, for positive normal x; anything else is undefined.
+    """ln x, f32[...], within 2 ulp or 1e-7, for positive normal x; anything else is undefined.
 
     >>> float(log32(np.float32(1)))
     0.0
@@ -128,5 +128,5 @@ def clip32(x: F32, low: F32 | np.float32, high: F32 | np.float32) -> F32:
 
 
 def norm32(x: F32) -> F32:
-    """‖x‖₂ over the last axis, f32[..., E] → f32[...]."""
+    """‖x‖₂ ≥ 0 over the last axis, f32[..., E] → f32[...]."""
     return np.sqrt(lane_sum(x * x))

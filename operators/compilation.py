@@ -25,15 +25,15 @@ OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "_nr
 
 
 def array_in(dtype: Any, ndim: int) -> Any:
-    """An argument's type, an array of `ndim` dimensions (any shape), C order, read-only.
+    """Numba's type of an argument that is read: an array of any shape with ndim ≥ 1 axes, C order.
 
-    Arrays over received bytes and arrays of one's own then share a signature.
+    Read-only, so that arrays over received bytes and arrays of one's own share a signature.
     """
     return types.Array(dtype, ndim, "C", readonly=True)
 
 
 def array_out(dtype: Any, ndim: int) -> Any:
-    """The type of an array of `ndim` dimensions (any shape), C order, that is written."""
+    """Numba's type of an argument that is written: an array of any shape with ndim ≥ 1 axes, C order."""
     return types.Array(dtype, ndim, "C")
 
 

@@ -28,7 +28,7 @@ def distance(w: F32, other: F32) -> F32:
 
 
 def self_similarity(w: F32, previous: F32) -> F32:
-    """S = Σ √(w_t w_{t−1}) ∈ [0, 1]: 1 for equal routes, 0 for disjoint ones.
+    """S = Σ √(w_t w_{t−1}), f32[...] in [0, 1]: 1 for equal routes, 0 for disjoint ones.
 
     Source: Bhattacharyya 1943. The first token has no S (NaN, set by the caller).
 

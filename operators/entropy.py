@@ -22,7 +22,7 @@ def route_entropy(mass: F32, moment: F32) -> F32:
 
 
 def relative_entropy(entropy: F32, experts: int) -> F32:
-    """R_H = H/ln E ∈ [0, 1]; NaN for one expert, where no choice exists.
+    """R_H = H/ln E, f32[...] in [0, 1]; NaN for one expert, where no choice exists.
 
     >>> float(relative_entropy(np.float32(0), 1))
     nan

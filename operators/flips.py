@@ -29,7 +29,7 @@ def margin(z: F32, order: Order, k: int) -> F32:
 
 
 def flip_distance(edge_margin: np.float32, expert_distance: np.float32) -> np.float32:
-    """margin / ‖W_k − W_{k+1}‖: how far the hidden state must move, at least, to change the top k.
+    """margin / ‖W_k − W_{k+1}‖, f32[...]: how far the hidden state must move, at least, to change the top k.
 
     In units of the hidden state, ≥ 0; NaN where W is unknown or the two experts' rows are equal.
 

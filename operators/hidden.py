@@ -23,7 +23,9 @@ SETTLED: Final = f32(1e-6)
 
 
 def router_gram(W: npt.ArrayLike) -> F32:
-    """K = W Wᵀ as f32[E, E] (or [N, E, E] of a stack), summed in float64, exactly symmetric.
+    """K = W Wᵀ as f32[E, E] (or [N, E, E] of a stack), in units of W².
+
+    Summed in float64, exactly symmetric.
 
     >>> router_gram([[1.0, 0.0], [1.0, 1.0]]).tolist()
     [[1.0, 1.0], [1.0, 2.0]]
@@ -34,7 +36,7 @@ def router_gram(W: npt.ArrayLike) -> F32:
 
 
 def expert_distance(gram: F32, one: int, other: int) -> np.float32:
-    """‖W_one − W_other‖ ≥ 0, in units of W.
+    """‖W_one − W_other‖, a scalar ≥ 0, in units of W.
 
     >>> float(expert_distance(router_gram([[1.0, 0.0], [1.0, 1.0]]), 0, 1))
     1.0

@@ -38,7 +38,7 @@ def standing_winner(w_hat: F32, old: Index, hysteresis: float) -> Index:
 def emitted_route(w_hat: F32, winner: Index) -> F32:
     """ŵ [n, E] with its largest weight and that of the standing winner [n] exchanged.
 
-    Sums and spread are kept.
+    ŵ ≥ 0 sums to 1 as before, and its spread is kept.
     """
     rows = np.arange(w_hat.shape[0])
     own = w_hat.argmax(axis=-1)
@@ -49,6 +49,6 @@ def emitted_route(w_hat: F32, winner: Index) -> F32:
 
 
 def flipped(winner: Index, old: Index) -> F32:
-    """float32[n]: 1 where the winner changed, 0 where not, NaN on the first token (old = −1)."""
+    """float32[n] in {0, 1}: whether the winner changed; NaN on the first token (old = −1)."""
     changed = np.where(winner != old, f32(1), ZERO)
     return np.where(old < 0, f32(np.nan), changed).astype(f32)

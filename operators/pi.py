@@ -16,7 +16,7 @@ from routekeel.operators.sensitivity import covariance_norms
 
 
 def measured_gain(config: RouterConfig, z: F32, beta_0: F32, rate_0: F32, u_prev: F32) -> F32:
-    """λ1 β1 ‖Σ(softmax(β1 z))‖₂ f32[n] on rows z f32[n, E], with β1, λ1 under the last output."""
+    """λ1 β1 ‖Σ(softmax(β1 z))‖₂ f32[n] ≥ 0 on rows z f32[n, E], with β1, λ1 under the last output."""
     beta_1, rate_1 = tightened(config, beta_0, rate_0, u_prev)
     w, _, _ = softmax(z, beta_1)
     return np.asarray((rate_1 * beta_1) * covariance_norms(w)[0], dtype=f32)

@@ -68,7 +68,7 @@ def covariance_norms(w: F32) -> tuple[F32, F32, F32]:
 
 
 def gain(norm: F32, beta: F32, rate: F32) -> F32:
-    """λβ‖Σ‖: G controlled from ‖Σ‖₂, ‖∇w‖ from ‖Σ‖_F; unit 1/logit, in [0, λβ/2].
+    """λβ‖Σ‖: G controlled from ‖Σ‖₂, ‖∇w‖ from ‖Σ‖_F; f32[...], unit 1/logit, in [0, λβ/2].
 
     G base is the norm itself (λ = β = 1).
 

@@ -23,7 +23,7 @@ _MAGIC = b"RKS1"
 
 
 def state_width(E: int) -> int:
-    """Floats in one packed row: ŵ, the last applied logits, and six scalars.
+    """Floats in one packed row, an int ≥ 8: ŵ, the last applied logits, and six scalars.
 
     >>> state_width(8)
     22

@@ -43,6 +43,7 @@ def step_many(
 ) -> tuple[F32, BatchOutput]:
     """Applies a batch to an arena f32[slots, state_width(E)]; returns the new arena and telemetry.
 
+    Units and ranges of what comes out are in `catalog`.
     router_gram: f32[N, E, E] of W·Wᵀ, indexed by `batch.gram_index`; None = all unknown.
     kernel: 'numba', 'numpy', or 'auto' (numba where it can be imported).
     out: where the new arena goes; None = a fresh copy. `out=arena` applies in place, which is what
@@ -75,7 +76,8 @@ def step(
 ) -> tuple[RouterState, BatchOutput]:
     """One chunk of one session, with per-row output of every token (`output.rows` etc.).
 
-    Rows of `output.rows` are token-major: row t·L + l. The state given is not changed.
+    `chunk.logits` are f32[T, L, E], finite. Rows of `output.rows` are token-major: row t·L + l, in the
+    units of `catalog`. The state given is not changed.
 
     >>> from routekeel.operators.config import DEFAULT
     >>> logits = np.array([[[0.0, 1.0]], [[1.0, 0.0]]], np.float32)

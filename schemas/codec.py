@@ -101,6 +101,9 @@ class Encoder:
         return BadValue(f"{self.record.name}: {type(error).__name__}: {error}")
 
 
+PLANS_KEPT_MAX = 1024
+
+
 class Decoder:
     """Decodes records of one kind, whichever version of the schema wrote them.
 
@@ -130,7 +133,10 @@ class Decoder:
         schema_id = schema_id_of(data)
         plan = self._plans.get(schema_id)
         if plan is None:
-            plan = self._plans[schema_id] = self._plan(schema_id)
+            plan = self._plan(schema_id)
+            if len(self._plans) >= PLANS_KEPT_MAX:
+                self._plans.clear()  # what is still in use is planned again
+            self._plans[schema_id] = plan
         buffer = BytesIO(data)
         buffer.seek(HEADER_BYTES)
         try:

@@ -18,6 +18,7 @@ from routekeel.schemas.kinds import Mapping as MapKind
 from routekeel.schemas.varint import INT_MAX, INTS, LONGS
 
 Encode = Callable[[Mapping[str, Any], bytes], bytes]
+LISTS_KEPT_MAX: Final = 1024
 
 
 def encode_list(items: Any, encode: Callable[[Any], bytes]) -> bytes:
@@ -26,7 +27,7 @@ def encode_list(items: Any, encode: Callable[[Any], bytes]) -> bytes:
     return b"".join((LONGS[len(parts)], *parts, b"\0")) if parts else b"\0"
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=LISTS_KEPT_MAX)
 def encode_ints(items: tuple[int, ...]) -> bytes:
     """An array of ints; the same few lists of layers come again and again."""
     return encode_list(items, INTS.__getitem__)

@@ -16,6 +16,7 @@ from routekeel.schemas.errors import RegistryUnavailable, SchemaRefused, Unknown
 from routekeel.schemas.fields import Record
 
 UNKNOWN_IDS_MAX = 4096
+SCHEMAS_KEPT_MAX = 4096
 # Schema not found; incompatible; invalid schema (Confluent's codes).
 VERDICTS = frozenset({40403, 409, 40901, 42201})
 
@@ -136,8 +137,10 @@ class SchemaIds:
         )
         if status:
             raise SchemaRefused(f"the registry refuses {record.name} under {subject}: {answer}")
+        if len(self._ids) >= SCHEMAS_KEPT_MAX:
+            self._ids.clear()
         self._ids[subject, text] = answer
-        self._schemas[answer] = published
+        self._keep(answer, published)
         return int(answer)
 
     def writer(self, schema_id: int) -> Mapping[str, Any]:
@@ -157,8 +160,13 @@ class SchemaIds:
             published: Mapping[str, Any] = json.loads(answer.schema_str)
         except (TypeError, ValueError) as error:
             raise UnknownSchemaId(schema_id) from error
-        self._schemas[schema_id] = published
+        self._keep(schema_id, published)
         return published
+
+    def _keep(self, schema_id: int, published: Mapping[str, Any]) -> None:
+        if len(self._schemas) >= SCHEMAS_KEPT_MAX:
+            self._schemas.clear()  # what is still in use is asked for again
+        self._schemas[schema_id] = published
 
     def _ask(self, call: Callable[[], Any]) -> tuple[int, Any]:
         """(0, answer), or (the status of the registry's verdict, its message)."""

@@ -7,6 +7,7 @@ must be readable by the newest.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,12 +17,11 @@ from routekeel.schemas.evolution import incompatibilities
 from routekeel.schemas.fields import Record
 from routekeel.schemas.markdown import reference
 from routekeel.schemas.records import RECORDS
+from routekeel.schemas.released import RELEASED, digest
 
 PUBLISHED: Final = "schemas/published"
 DDL: Final = "infra/ddl"
 REFERENCE: Final = "docs/reference/schemas.md"
-# The published files that a release contains, e.g. "router_logits.v1.avsc": frozen from then on.
-RELEASED: frozenset[str] = frozenset()
 
 _DDL_HEAD = """\
 -- Rendered from schemas/records by `routekeel schemas --write`; a test fails where this differs.
@@ -62,18 +62,20 @@ def ddl_text(statements: list[str]) -> str:
     return _DDL_HEAD + "\n\n".join(statement + ";" for statement in statements) + "\n"
 
 
-def check(root: Path | None = None, released: frozenset[str] = RELEASED) -> list[str]:
+def check(root: Path | None = None, released: Mapping[str, str] = RELEASED) -> list[str]:
     """What differs between the committed files and the records, one sentence each; empty is good.
 
-    Also every published version that the newest cannot read, and published files that belong to no
-    record or to a version that is not declared yet.
+    Also every released file or record that changed in place, every published version that the newest
+    cannot read, and published files that belong to no record or to a version not declared yet.
+    `released` says the digest of each released file.
     """
     root = root or repository_root()
     problems = [
-        _add_a_version(path) if Path(path).name in released and (root / path).exists() else problem
+        problem
         for path, text in render().items()
-        if (problem := _differs(root, path, text))
+        if not _changes_released(path, text, released) and (problem := _differs(root, path, text))
     ]
+    problems += _changed_releases(root, released)
     versions = {record.file_name.split(".")[0]: record for record in RECORDS}
     for path in sorted((root / PUBLISHED).glob("*.avsc")):
         record = versions.get(path.name.split(".")[0])
@@ -92,20 +94,48 @@ def check(root: Path | None = None, released: frozenset[str] = RELEASED) -> list
     return problems
 
 
-def write(root: Path | None = None, released: frozenset[str] = RELEASED) -> list[str]:
+def write(root: Path | None = None, released: Mapping[str, str] = RELEASED) -> list[str]:
     """Write every rendered file that differs; the paths written.
 
-    Raises ReleasedSchemaChanged, before anything is written, where a released schema would change.
+    Raises ReleasedSchemaChanged, before anything is written, where a released schema would change,
+    whether its file is there or not.
     """
     root = root or repository_root()
     changed = {path: text for path, text in render().items() if _differs(root, path, text)}
-    frozen = [path for path in changed if Path(path).name in released and (root / path).exists()]
-    if frozen:
-        raise ReleasedSchemaChanged(_add_a_version(frozen[0]))
+    for path, text in changed.items():
+        if _changes_released(path, text, released):
+            raise ReleasedSchemaChanged(_add_a_version(path))
     for path, text in changed.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text, encoding="utf-8")
     return list(changed)
+
+
+def _changes_released(path: str, text: str, released: Mapping[str, str]) -> bool:
+    """Whether a released file would have another content than at its release."""
+    pinned = released.get(Path(path).name)
+    return pinned is not None and pinned != digest(text)
+
+
+def _changed_releases(root: Path, released: Mapping[str, str]) -> Iterator[str]:
+    """Released files that are gone or edited, and records that changed without a new version."""
+    for name, pinned in released.items():
+        path = f"{PUBLISHED}/{name}"
+        try:
+            found = (root / path).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            yield f"{path} is released and missing; take it from the repository's history"
+            continue
+        if digest(found) != pinned:
+            yield f"{path} is released and was edited; take it from the repository's history"
+            continue
+        for record in RECORDS:
+            if record.file_name == name and published_text(record) != found:
+                reasons = incompatibilities(schema(record), json.loads(found))
+                harm = (
+                    f" (it could not read what is stored: {'; '.join(reasons)})" if reasons else ""
+                )
+                yield _add_a_version(path) + harm
 
 
 def _differs(root: Path, path: str, text: str) -> str:

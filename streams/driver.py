@@ -55,6 +55,10 @@ class TopologyDriver:
         reader = ChangelogReader(store)
         for offset, record in enumerate(self.changelog):
             reader.feed(offset, record.key, record.value, record.headers)
+        return self.processor_on(store)
+
+    def processor_on(self, store: StateStore) -> PartitionProcessor:
+        """A worker's processor that goes on from this store."""
         builder = OutputBuilder(self.config, self._telemetry.encode, self._weights.encode)
         compiled = compiled_path(
             self.source, self.config, self._telemetry, self._weights, self._logits.schema_id

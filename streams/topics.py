@@ -91,8 +91,17 @@ def plan_topics(settings: Settings) -> list[TopicPlan]:
 
 
 def admin_client(settings: Settings) -> AdminClient:
-    """An admin client; it connects when it is used."""
-    return AdminClient(settings.kafka.client_config() | {"log_level": 2})
+    """An admin client; it connects when it is used.
+
+    Raises ConfigurationError for settings that no client can be made from (a CA file that is missing).
+    """
+    try:
+        return AdminClient(settings.kafka.client_config() | {"log_level": 2})
+    except KafkaException as error:
+        raise ConfigurationError(
+            f"the Kafka client cannot be made: {error.args[0].str()}",
+            "check the section kafka of the settings; routekeel config shows where each came from",
+        ) from error
 
 
 def describe(

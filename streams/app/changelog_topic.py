@@ -136,7 +136,7 @@ class ChangelogTopic:
             consumer.assign(
                 [TopicPartition(self._topic, p, r.next_offset) for p, r in readers.items()]
             )
-            asked_at = 0.0
+            asked_at = float("-inf")
             while not stop.is_set():
                 messages = consumer.consume(READ_BATCH, timeout=FOLLOW_WAIT_S)
                 for message in messages:
@@ -144,7 +144,7 @@ class ChangelogTopic:
                 if time.monotonic() - asked_at >= FOLLOW_ENDS_EVERY_S:
                     asked_at = time.monotonic()
                     ends = self._bounds(list(readers))
-                    behind = sum(max(0, ends[p][1] - r.next_offset) for p, r in readers.items())
+                behind = sum(max(0, ends[p][1] - r.next_offset) for p, r in readers.items())
                 followed(len(messages), behind)
         finally:
             consumer.close()

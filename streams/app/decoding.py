@@ -18,7 +18,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from routekeel.schemas.codec import Decoder, schema_id_of
+from routekeel.schemas.codec import HEADER_BYTES, Decoder, schema_id_of
 from routekeel.schemas.errors import BadFraming, RegistryUnavailable, UnknownSchemaId
 from routekeel.schemas.records import ROUTER_LOGITS
 from routekeel.schemas.registry import SchemaRegistry
@@ -26,6 +26,8 @@ from routekeel.streams.topology.decoding import decode_or_refuse
 from routekeel.streams.topology.records import Refusal
 
 log = logging.getLogger(__name__)
+
+RESOLVED_KEPT_MAX = 4096
 
 
 class LogitsDecoder:
@@ -38,9 +40,11 @@ class LogitsDecoder:
 
     async def resolve(self, values: Iterable[bytes | None]) -> None:
         """Fetch the schemas of ids not known yet; waits as long as the registry is away."""
-        ids = {
-            schema_id for value in values if value and (schema_id := _schema_id(value)) is not None
-        }
+        # By the framing's five bytes first: a batch of thousands has one kind of them, or a few.
+        heads = {value[:HEADER_BYTES] for value in values if value}
+        ids = {schema_id for head in heads if (schema_id := _schema_id(head)) is not None}
+        if len(self._resolved) + len(ids - self._resolved) > RESOLVED_KEPT_MAX:
+            self._resolved.clear()  # before this batch's ids, which have to be there when it is decoded
         for schema_id in ids - self._resolved:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(RegistryUnavailable),

@@ -14,6 +14,7 @@ from routekeel.streams.app.transport import (
     CommittableOffset,
     WatermarkTransport,
 )
+from routekeel.streams.errors import ConfigurationError
 from routekeel.streams.settings import KafkaSettings, Settings
 
 # Batches, not records: enough to overlap fetching with work, few enough to bound memory.
@@ -82,15 +83,31 @@ def credentials(kafka: KafkaSettings) -> SASLCredentials | SSLCredentials | None
 
 
 def tls_context(kafka: KafkaSettings) -> ssl.SSLContext:
-    """A TLS context that checks the broker, with the client's certificate where one is set."""
-    context = ssl.create_default_context(
-        cafile=str(kafka.ssl_ca_file) if kafka.ssl_ca_file else None
-    )
-    if kafka.ssl_certificate_file:
-        password: Callable[[], str] | None = None
-        if kafka.ssl_key_password is not None:
-            password = kafka.ssl_key_password.get_secret_value
-        context.load_cert_chain(
-            str(kafka.ssl_certificate_file), str(kafka.ssl_key_file or "") or None, password
+    """A TLS context that checks the broker, with the client's certificate where one is set.
+
+    Raises ConfigurationError where a file cannot be read or holds something else.
+    """
+    try:
+        context = ssl.create_default_context(
+            cafile=str(kafka.ssl_ca_file) if kafka.ssl_ca_file else None
         )
+        if kafka.ssl_certificate_file:
+            _show_certificate(kafka, context)
+    except OSError as error:  # ssl.SSLError is one
+        files = [kafka.ssl_ca_file, kafka.ssl_certificate_file, kafka.ssl_key_file]
+        named = ", ".join(str(file) for file in files if file)
+        raise ConfigurationError(
+            f"TLS cannot be set up from {named}: {error}",
+            "check kafka.ssl_ca_file, kafka.ssl_certificate_file, kafka.ssl_key_file and "
+            "kafka.ssl_key_password",
+        ) from error
     return context
+
+
+def _show_certificate(kafka: KafkaSettings, context: ssl.SSLContext) -> None:
+    password: Callable[[], str] | None = None
+    if kafka.ssl_key_password is not None:
+        password = kafka.ssl_key_password.get_secret_value
+    context.load_cert_chain(
+        str(kafka.ssl_certificate_file), str(kafka.ssl_key_file or "") or None, password
+    )

@@ -34,6 +34,7 @@ class LagWatch:
         self._metrics = metrics
         self._clock = clock
         self.lag: dict[int, int] = {}
+        self._shown: set[int] = set()
         self._started_at = clock()
         self._lagging_since: float | None = None
         self._caught_up_since: float | None = None
@@ -60,6 +61,9 @@ class LagWatch:
         else:
             self._caught_up_since = None
         self._lagging_since = (self._lagging_since or now) if any(self.lag.values()) else None
+        for partition in self._shown - set(ready):
+            self._metrics.forget_partition(partition)
+        self._shown = set(ready)
         for partition, owned in ready.items():
             self._metrics.lag.labels(partition).set(self.lag.get(partition, 0))
             self._metrics.sessions.labels(partition).set(owned.processor.sessions)

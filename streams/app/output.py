@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from routekeel.streams.settings import Settings
 
 QUEUE_BYTES_MAX = 256 * 2**20
+QUEUE_RECORDS_MAX = 2_000_000
 FLUSH_STEP_S = 1.0
 
 
@@ -28,15 +29,13 @@ class OutputProducer:
                 "linger.ms": settings.worker.linger_ms,
                 "compression.type": "lz4",
                 "message.max.bytes": settings.topics.record_bytes_max,
-                "queue.buffering.max.messages": 2_000_000,
+                "queue.buffering.max.messages": QUEUE_RECORDS_MAX,
                 "queue.buffering.max.kbytes": QUEUE_BYTES_MAX // 1024,
                 "delivery.report.only.error": True,
                 "on_delivery": self._delivered,
                 "error_cb": self._error,
             }
         )
-        self.sent = 0
-        self.sent_bytes = 0
 
     def send(
         self,
@@ -44,11 +43,13 @@ class OutputProducer:
         partition: int,
         key: bytes | None,
         value: bytes,
-    ) -> None:
-        """Hand one record over. Raises BufferError when the queue is full, KafkaException after a failure."""
-        self._producer.produce(topic, value, key, partition)
-        self.sent += 1
-        self.sent_bytes += len(value)
+    ) -> bool:
+        """Hand one record over; False when the queue is full. Raises KafkaException after a failure."""
+        try:
+            self._producer.produce(topic, value, key, partition)
+        except BufferError:
+            return False
+        return True
 
     async def room(self) -> None:
         """Wait until the queue has drained enough to go on."""

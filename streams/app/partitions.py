@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from routekeel.streams.app.checkpoint_account import CheckpointAccount
 from routekeel.streams.app.metrics import WorkerMetrics
 from routekeel.streams.app.recovery_progress import RecoveryProgress
 from routekeel.streams.app.standby import Followed, Standbys
@@ -30,9 +31,9 @@ class OwnedPartition:
     """A recovered partition. `owned` turns false when it is revoked: work on it then stops."""
 
     processor: PartitionProcessor
+    account: CheckpointAccount
     owned: bool = True
     durable_offset: int = -1
-    checkpoint_due: float = 0.0
 
 
 class StateLog(Protocol):
@@ -160,6 +161,7 @@ class Partitions:
             )  # fmt: skip
         owned.durable_offset = applied
         self._metrics.checkpoints.inc()
+        self._metrics.tombstones.inc(sum(record.value is None for record in records))
         self._metrics.changelog_bytes.inc(size)
         self._metrics.checkpoint_s.observe(self._clock() - started)
 
@@ -196,7 +198,8 @@ class Partitions:
                 source.topic, source.topic_id, partition,
             )  # fmt: skip
         durable = -1 if processor.recreated else processor.watermark.applied_offset
-        return OwnedPartition(processor, durable_offset=durable)
+        account = CheckpointAccount(self._clock())
+        return OwnedPartition(processor, account, durable_offset=durable)
 
     def _reader(self, partition: int) -> ChangelogReader:
         reader = self._readers.get(partition)

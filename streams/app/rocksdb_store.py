@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, WriteBatch
@@ -27,7 +28,8 @@ HEAD_PREFIX = b"\x00head"
 HEADS_END = b"\x00heae"
 SESSIONS_BEGIN = b"\x01"  # what is ours starts with NUL, which no session id does
 _POSITION = struct.Struct("<q")
-BLOCK_CACHE_BYTES = 32 * 2**20
+BLOCK_CACHE_BYTES = 64 * 2**20
+"""One for all databases of the process: a worker may own any number of partitions."""
 WRITE_BUFFER_BYTES = 16 * 2**20
 
 
@@ -88,11 +90,17 @@ class RocksDbStore:
         self.watermark, self.position = watermark, position
 
     def close(self) -> None:
-        """Close the database. A write that failed was told when it did, and is not told again."""
+        """Close the database. One that could not be written cannot be closed well; that loses nothing."""
         try:
             self._db.close()
         except Exception as error:
+            # Raised from here it would hide why the worker ends.
             log.warning("the local state in %s was not closed cleanly: %s", self._folder, error)
+
+
+@lru_cache(maxsize=1)
+def _block_cache() -> Cache:
+    return Cache(BLOCK_CACHE_BYTES)
 
 
 def _open(folder: Path) -> Rdict:
@@ -101,7 +109,7 @@ def _open(folder: Path) -> Rdict:
     options.set_write_buffer_size(WRITE_BUFFER_BYTES)
     options.set_keep_log_file_num(2)
     table = BlockBasedOptions()
-    table.set_block_cache(Cache(BLOCK_CACHE_BYTES))
+    table.set_block_cache(_block_cache())
     options.set_block_based_table_factory(table)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -11,11 +11,14 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 from routekeel.streams.app.metrics import WorkerMetrics
 from routekeel.streams.topology.changelog_reader import ChangelogReader
 
 log = logging.getLogger(__name__)
+
+RETRY_S = 5.0
 
 Followed = Callable[[int, int], None]
 """Called with (records read since the last call, records still to read), all partitions together."""
@@ -30,7 +33,7 @@ class Standbys:
     def __init__(self, follow: Follow, metrics: WorkerMetrics) -> None:
         self._follow = follow
         self._metrics = metrics
-        self._stop = threading.Event()
+        self._stop, self._stopping = threading.Event(), asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self, readers: Mapping[int, ChangelogReader]) -> None:
@@ -38,7 +41,7 @@ class Standbys:
         assert self._task is None, "stop() comes before start()"
         self._metrics.standby_partitions.set(len(readers))
         if readers:
-            self._stop = threading.Event()
+            self._stop, self._stopping = threading.Event(), asyncio.Event()
             self._task = asyncio.ensure_future(self._run(dict(readers), self._stop))
 
     async def stop(self) -> None:
@@ -46,6 +49,7 @@ class Standbys:
         task, self._task = self._task, None
         if task is not None:
             self._stop.set()
+            self._stopping.set()
             await task
             self._metrics.standby_partitions.set(0)
             self._metrics.standby_lag.set(0)
@@ -55,10 +59,13 @@ class Standbys:
             self._metrics.standby_records.inc(records)
             self._metrics.standby_lag.set(remaining)
 
-        try:
-            await self._follow(readers, stop, followed)
-        except Exception as error:
-            # The copy is behind from here on, not wrong: a takeover reads what it lacks. A worker
-            # that applies records must not end because of it.
-            self._metrics.standby_failures.inc()
-            log.warning("partitions %s are not followed any more: %s", sorted(readers), error)
+        while not stop.is_set():
+            try:
+                await self._follow(readers, stop, followed)
+            except Exception as error:
+                # The copy is behind from here on, not wrong: a takeover reads what it lacks. A worker
+                # that applies records must not end because of it.
+                self._metrics.standby_failures.inc()
+                log.warning("partitions %s are not followed now: %s", sorted(readers), error)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), RETRY_S)

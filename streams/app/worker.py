@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import faust
 from faust.types import TP
@@ -21,10 +21,10 @@ from routekeel.schemas.codec import Encoder
 from routekeel.streams.app.decoding import LogitsDecoder
 from routekeel.streams.app.metrics import WorkerMetrics
 from routekeel.streams.app.partitions import OwnedPartition, Partitions
-from routekeel.streams.errors import ServiceUnavailable
+from routekeel.streams.app.sender import Output, Sender
+from routekeel.streams.errors import ConfigurationError, ServiceUnavailable
 from routekeel.streams.settings import Settings
-from routekeel.streams.topology.dead_letter import dead_letter
-from routekeel.streams.topology.records import BatchResult, SourceRecord
+from routekeel.streams.topology.records import LogBatch
 
 log = logging.getLogger(__name__)
 
@@ -39,26 +39,6 @@ class Moment(NamedTuple):
     def now(cls) -> Moment:
         """This moment."""
         return cls(time.monotonic(), time.process_time())
-
-
-class Output(Protocol):
-    """Where outputs and dead letters go (app/output.py)."""
-
-    def send(self, topic: str, partition: int, key: bytes | None, value: bytes) -> None:
-        """Hand one record over. Raises BufferError when there is no room."""
-        ...
-
-    async def room(self) -> None:
-        """Wait for room."""
-        ...
-
-    async def durable(self) -> None:
-        """Wait until everything handed over is acknowledged."""
-        ...
-
-    def poll(self) -> None:
-        """Raise what failed since."""
-        ...
 
 
 class StreamWorker:
@@ -81,8 +61,8 @@ class StreamWorker:
         self.partitions = partitions
         self.metrics = metrics
         self._decoder = decoder
-        self._encode_dead_letter = encode_dead_letter
         self._output = output
+        self._sender = Sender(settings, output, encode_dead_letter, metrics)
         self._current_topic_id = current_topic_id
         self._clock = clock
         self._busy = asyncio.Lock()
@@ -173,9 +153,16 @@ class StreamWorker:
         first, last = records[0].offset, records[-1].offset
         if first != applied + 1 and not await self._contiguous(tp, owned, first, last):
             return
-        batch = [SourceRecord(r.offset, r.timestamp, r.key, r.value, r.headers) for r in records]
-        self.metrics.input_bytes.inc(sum(len(r.value or b"") for r in records))
-        await self._decoder.resolve(r.value for r in records)
+        batch = LogBatch(
+            [r.offset for r in records],
+            [r.timestamp for r in records],
+            [r.key for r in records],
+            [r.value for r in records],
+            [r.headers for r in records],
+        )
+        size = sum(len(value) for value in batch.values if value)
+        self.metrics.input_bytes.inc(size)
+        await self._decoder.resolve(batch.values)
         async with self._busy:
             if not owned.owned:
                 return
@@ -185,15 +172,15 @@ class StreamWorker:
             self.metrics.step_s.observe(time.perf_counter() - started)
             self.metrics.batch_records.observe(len(batch))
             self.metrics.count(result.counts)
-            await self._send(owned, result)
+            await self._sender.send(owned.processor.source, result)
             self.progress_at = self._clock()
             self.records_applied += result.counts.records - result.counts.skipped
-            if self._due(owned):
-                await self._checkpoint_all()
+            owned.account.applied(size, self.progress_at)
+            await self._checkpoint_due()
 
     async def check_topic(self) -> None:
         """See whether the topic was recreated: a batch tells only where its offsets do not fit."""
-        with suppress(ServiceUnavailable):  # asked again soon
+        with suppress(ServiceUnavailable, ConfigurationError):  # away, or deleted: asked again soon
             topic_id = await self._current_topic_id()
             if topic_id and self.partitions.assigned and topic_id != self.partitions.topic_id:
                 await self._start_over(topic_id)
@@ -239,49 +226,24 @@ class StreamWorker:
     async def _seek(self, tp: TP, owned: OwnedPartition) -> None:
         await self.app.consumer.seek(tp, owned.processor.watermark.applied_offset + 1)
 
-    async def _send(self, owned: OwnedPartition, result: BatchResult) -> None:
-        topics, partition = self.settings.topics, owned.processor.source.partition
-        sent_weights = sent_bytes = 0
-        for output in result.outputs:
-            sent_bytes += len(output.telemetry)
-            await self._hand_over(topics.telemetry, partition, output.key, output.telemetry)
-            if output.weights is not None:
-                sent_weights += 1
-                sent_bytes += len(output.weights)
-                await self._hand_over(topics.weights, partition, output.key, output.weights)
-        for letter in result.dead_letters:
-            key, value = dead_letter(
-                owned.processor.source,
-                letter,
-                "worker",
-                self._encode_dead_letter.encode,
-                topics.record_bytes_max,
-            )
-            sent_bytes += len(value)
-            await self._hand_over(topics.dlq, partition, key, value)
-        self._output.poll()
-        self.metrics.output_bytes.inc(sent_bytes)
-        self.metrics.outputs.labels("telemetry").inc(len(result.outputs))
-        self.metrics.outputs.labels("weights").inc(sent_weights)
-        self.metrics.outputs.labels("dlq").inc(len(result.dead_letters))
+    async def checkpoint_if_due(self) -> None:
+        """Checkpoint what the policy says is due by now."""
+        async with self._busy:
+            await self._checkpoint_due()
 
-    async def _hand_over(self, topic: str, partition: int, key: bytes | None, value: bytes) -> None:
-        while True:
-            try:
-                self._output.send(topic, partition, key, value)
-                return
-            except BufferError:
-                await self._output.room()
-
-    def _due(self, owned: OwnedPartition) -> bool:
-        worker = self.settings.worker
-        return (
-            self._clock() >= owned.checkpoint_due
-            or owned.processor.dirty_bytes >= worker.checkpoint_bytes_max
-        )
+    async def _checkpoint_due(self) -> None:
+        policy, now = self.settings.worker, self._clock()
+        due = {
+            partition
+            for partition, owned in self.partitions.ready().items()
+            if owned.processor.is_dirty
+            and owned.account.is_due(policy, owned.processor.dirty_bytes, now)
+        }
+        if due:
+            await self._checkpoint_all(due)
 
     async def checkpoint_now(self) -> None:
-        """Checkpoint everything, e.g. when idle or before the end."""
+        """Checkpoint everything, e.g. before the end."""
         async with self._busy:
             await self._checkpoint_all()
 
@@ -294,7 +256,5 @@ class StreamWorker:
             await self._output.durable()
             for owned in dirty:
                 await self.partitions.checkpoint(owned)
+                owned.account.checkpointed(self._clock())
             self.last_durable = Moment.now()
-        due = self._clock() + self.settings.worker.checkpoint_interval_s
-        for owned in ready.values():
-            owned.checkpoint_due = due

@@ -23,9 +23,15 @@ def schemas(
         from routekeel.schemas.records import RECORDS
 
         written: list[str] = []
+        refused = ""
         if write:
-            written = [str(path) for path in render.write()]
+            try:
+                written = [str(path) for path in render.write()]
+            except render.ReleasedSchemaChanged as error:
+                refused = str(error)  # nothing was written; the check names every reason
         problems = render.check() if check or write else []
+        if refused and not any(problem.startswith(refused) for problem in problems):
+            problems.insert(0, refused)
         if json:
             records = [
                 {"name": r.name, "version": r.version, "fields": len(r.fields)} for r in RECORDS
@@ -36,7 +42,11 @@ def schemas(
             return 1 if problems else 0
         for problem in problems:
             stderr.print(f"[red]✗[/] {escape(problem)}")
-        if problems:
+        if any("released" in problem for problem in problems):
+            stderr.print(
+                "[bold]try:[/] undo the change, or raise the record's version: that is a file of its own"
+            )
+        elif problems:
             stderr.print("[bold]try:[/] routekeel schemas --write, and look at the difference")
         elif check or write:
             stdout.print(

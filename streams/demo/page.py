@@ -28,9 +28,17 @@ DecodeToken = Callable[[int], str]
 
 
 def page_data(
-    client: Any, database: str, prefix: str, decode: DecodeToken, kinds: Mapping[str, str]
+    client: Any,
+    database: str,
+    prefix: str,
+    decode: DecodeToken,
+    kinds: Mapping[str, str],
+    top_k: int,
 ) -> list[dict[str, Any]]:
-    """One entry per session: tokens with their text, and per layer the curves and both heat maps."""
+    """One entry per session: tokens with their text, and per layer the curves and both heat maps.
+
+    The load counts each token's `top_k` experts, as many as the model activates.
+    """
     frame = client.query_df(TOKENS.format(database=database), parameters={"prefix": prefix})
     sessions: list[dict[str, Any]] = []
     for session, rows in frame.groupby("session_id", sort=True):
@@ -45,8 +53,8 @@ def page_data(
                     "controlled": _bytes(hat),
                     "flip_base": part["flip_base"].astype(int).tolist(),
                     "flip_controlled": part["flip_controlled"].astype(int).tolist(),
-                    "load": _load(base),
-                    "load_controlled": _load(hat),
+                    "load": _load(base, top_k),
+                    "load_controlled": _load(hat, top_k),
                     **{name: [_number(v) for v in part[name]] for name in CURVES},
                 }
             )
@@ -87,7 +95,7 @@ def _bytes(weights: Any) -> str:
     ).decode()
 
 
-def _load(weights: Any, top_k: int = 2) -> list[int]:
+def _load(weights: Any, top_k: int) -> list[int]:
     chosen = np.argsort(-weights, axis=1, kind="stable")[:, :top_k]
     return [int(count) for count in np.bincount(chosen.reshape(-1), minlength=weights.shape[1])]
 

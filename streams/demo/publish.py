@@ -57,7 +57,6 @@ def publish_prompts(
             vocabulary_size=facts.vocabulary_size,
             latency_us=chunk.latency_us,
             task_type=prompt.kind,
-            success=True,
         )
         done.chunks += 1
         done.tokens += chunk.steps

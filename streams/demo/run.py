@@ -94,7 +94,14 @@ def run_demo(
         report = _report(published, found, dropped, seconds, watch, backend)
         columns, rows = by_kind(client, database, prefix)
         kinds = {prompt.id: prompt.kind for prompt in PROMPTS}
-        sessions = page_data(client, database, prefix, lambda token: backend.decode([token]), kinds)
+        sessions = page_data(
+            client,
+            database,
+            prefix,
+            lambda token: backend.decode([token]),
+            kinds,
+            backend.facts.top_k,
+        )
         write_page(state_dir / "demo.html", sessions, report, backend.facts.top_k)
         (state_dir / "demo.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         console.print(summary_view(report, columns, rows))

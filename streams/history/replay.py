@@ -16,9 +16,10 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from routekeel.schemas.codec import Decoder, Encoder
 from routekeel.schemas.errors import RegistryUnavailable
 from routekeel.schemas.records import DEAD_LETTER, ROUTER_LOGITS, TELEMETRY, WEIGHTS
-from routekeel.schemas.registry import FixedSchemaIds, SchemaIds
+from routekeel.schemas.registry import FixedSchemaIds
 from routekeel.schemas.routes import with_full_route
 from routekeel.streams.errors import ServiceUnavailable
+from routekeel.streams.registry import registry_of
 from routekeel.streams.settings import Settings
 from routekeel.streams.topology.changelog import MemoryStore
 from routekeel.streams.topology.dead_letter import fitting_fields
@@ -30,6 +31,7 @@ from routekeel.streams.topology.records import Source, SourceRecord
 
 BATCH_RECORDS = 5_000
 SILENCE_S = 30.0
+SESSIONS_SEEN_MAX = 2_000_000
 
 Fields = Mapping[str, Any]
 
@@ -56,14 +58,7 @@ class Replay:
         self._settings = settings
         self._source = source
         self._log_start = log_start
-        registry = settings.registry
-        password = registry.password.get_secret_value() if registry.password else ""
-        ids = SchemaIds(
-            registry.url,
-            user=registry.username or "",
-            password=password,
-            timeout_s=registry.timeout_s,
-        )
+        ids = registry_of(settings)
         own = FixedSchemaIds()
         telemetry = Encoder(TELEMETRY, own.register(TELEMETRY, ""))
         weights = Encoder(WEIGHTS, own.register(WEIGHTS, ""))
@@ -148,13 +143,21 @@ class Replay:
             for letter in result.dead_letters
             if letter.record.offset >= first
         ]
-        # The replay keeps its state in the processor; nothing is ever written.
+        # Nothing is ever written: the state moves on at once, and with it goes what was evicted.
+        self._processor.checkpointed(0)
         return block
 
     def _is_cut(self, session: bytes, telemetry: Fields) -> bool:
         """Whether the session was under way before the log begins."""
         if self._log_start and session not in self._seen:
+            if len(self._seen) >= SESSIONS_SEEN_MAX:
+                self._forget()
             self._seen.add(session)
             if telemetry["position"] > 0 or telemetry["sequence"] > 0:
                 self._cut_sessions.add(session)
         return session in self._cut_sessions
+
+    def _forget(self) -> None:
+        """Sessions seen again from here on count as cut: passed over, and never compared wrongly."""
+        self._seen.clear()
+        self._cut_sessions.clear()

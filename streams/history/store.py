@@ -29,6 +29,7 @@ def connect(settings: ClickHouseSettings, *, database: str = "default", **option
         "username": settings.username,
         "password": settings.password.get_secret_value() if settings.password else "",
         "secure": settings.secure,
+        "ca_cert": str(settings.ssl_ca_file) if settings.ssl_ca_file else None,
         "database": database,
         "connect_timeout": CONNECT_TIMEOUT_S,
         "send_receive_timeout": settings.receive_timeout_s,

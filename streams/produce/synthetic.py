@@ -29,6 +29,7 @@ AMBIGUOUS_SHARE = 0.35
 SHARP_SCALE, FLAT_SCALE = 3.0, 0.6
 CONCURRENT_MAX = 256
 CONCURRENT_BYTES_MAX = 64 * 2**20
+BLOCKS_KEPT_MAX = 64
 CHUNK_INTERVAL_US = 50_000
 TOKEN_LATENCY_US = 1500
 _DTYPES: dict[str, npt.DTypeLike] = {"F16": np.float16, "F32": np.float32}
@@ -143,7 +144,7 @@ class SyntheticLoad:
         return Chunk(self.session_id(session), made.logits[within], fields)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=BLOCKS_KEPT_MAX)
 def _cached_block(load: SyntheticLoad, session: int, block: int) -> Block:
     return make_block(load.seed, session, block, load.shape, load._dtype)
 

@@ -33,7 +33,7 @@ class KafkaSettings(Section):
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
     ssl_ca_file: Path | None = Field(
-        None, description="CA certificates (PEM) the brokers are checked with."
+        None, description="CA certificates (PEM) the brokers and the registry are checked with."
     )
     ssl_certificate_file: Path | None = Field(None, description="Client certificate (PEM).")
     ssl_key_file: Path | None = Field(None, description="Key of the client certificate (PEM).")
@@ -72,6 +72,9 @@ class ClickHouseSettings(Section):
     host: str = "127.0.0.1"
     port: int = Field(8123, ge=1, le=65535)
     secure: bool = Field(False, description="Use HTTPS.")
+    ssl_ca_file: Path | None = Field(
+        None, description="CA certificates (PEM) the server is checked with; else the system's."
+    )
     username: str = "routekeel"
     password: SecretStr | None = None
     database: str = "routekeel"
@@ -146,7 +149,13 @@ class WorkerSettings(Section):
     fetch_bytes_max: int = Field(8 * 2**20, ge=2**16)
     commit_interval_s: float = Field(0.5, gt=0)
     checkpoint_interval_s: float = Field(
-        1.0, ge=0, description="How often changed state goes to the changelog."
+        1.0, ge=0, description="How often changed state goes to the changelog, at most."
+    )
+    checkpoint_interval_max_s: float = Field(
+        10.0, gt=0, description="How long a checkpoint may wait to become small beside the input."
+    )
+    checkpoint_share_max: float = Field(
+        0.25, gt=0, description="Small: this share of the bytes read since the last one."
     )
     checkpoint_bytes_max: int = Field(
         64 * 2**20, ge=1, description="Changed bytes that force a checkpoint."

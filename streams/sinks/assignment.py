@@ -1,6 +1,6 @@
 """From assigned partitions to where each is taken up: topic ids, tables, commits, ends of the logs.
 
-Blocking and repeatable: it asks and changes nothing. It has an admin client of its own because the
+Blocking and repeatable: it asks and changes nothing. It has clients of its own because the sink's
 consumer serves one thread at a time, and that thread never stops polling.
 """
 
@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from routekeel.streams.errors import RoutekeelError
 from routekeel.streams.settings import Settings
@@ -76,14 +76,23 @@ class Starts:
         return out
 
     def _commits(self, asked: list[TopicPartition]) -> dict[LogPartition, Committed]:
-        request = [ConsumerGroupTopicPartitions(self._group, asked)]
-        futures = self._admin.list_consumer_group_offsets(request, request_timeout=KAFKA_TIMEOUT_S)
+        # Not the admin client's request: once it has asked a group's coordinator and the broker is
+        # started anew, it never gets another answer. This consumer joins nothing.
+        consumer = Consumer(
+            self._settings.kafka.client_config()
+            | {"group.id": self._group, "enable.auto.commit": False, "log_level": 2}
+        )
+        try:
+            answers = consumer.committed(asked, timeout=KAFKA_TIMEOUT_S)
+        finally:
+            consumer.close()
         found = {}
-        for future in futures.values():
-            for answer in future.result().topic_partitions:
-                committed = parse_committed(answer.offset, answer.metadata)
-                if committed is not None:
-                    found[answer.topic, answer.partition] = committed
+        for answer in answers:
+            if answer.error is not None:
+                raise KafkaException(answer.error)
+            committed = parse_committed(answer.offset, answer.metadata)
+            if committed is not None:
+                found[answer.topic, answer.partition] = committed
         return found
 
     def ends(self, keys: Sequence[LogPartition]) -> dict[LogPartition, int]:

@@ -85,6 +85,12 @@ class Lease:
         proved = self._proved_at
         return proved is not None and 0 <= now - proved <= self.terms.start_window_s
 
+    def allows_last_byte(self, now: float) -> bool:
+        """Whether the rest of an insert may still be sent: only its execution is left after that."""
+        proved = self._proved_at
+        latest_s = self.terms.start_window_s + self.terms.transfer_s
+        return proved is not None and 0 <= now - proved <= latest_s
+
     def due(self, now: float) -> bool:
         """Whether it is time for another proof: a third of the window is gone."""
         proved = self._proved_at

@@ -6,6 +6,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from routekeel.streams.label_set import LabelSet
 from routekeel.streams.sinks.work import WorkCounts
 
 SECONDS_BUCKETS: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -16,6 +17,7 @@ class SinkMetrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
+        self._reason = LabelSet()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"routekeel_sink_{name}", text, labels, registry=self.registry)
@@ -60,4 +62,4 @@ class SinkMetrics:
         for table, repeats in counts.repeats.items():
             self.repeats.labels(table).inc(repeats)
         for reason, letters in counts.letters.items():
-            self.dead_letters.labels(reason).inc(letters)
+            self.dead_letters.labels(self._reason(reason)).inc(letters)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 from clickhouse_connect.driver.client import Client
@@ -20,6 +17,8 @@ from routekeel.schemas.records import DEAD_LETTER
 from routekeel.schemas.registry import SchemaIds, subject_of
 from routekeel.streams.errors import RoutekeelError, ServiceUnavailable
 from routekeel.streams.history.store import apply_schema, connect
+from routekeel.streams.registry import registry_of
+from routekeel.streams.runtime_file import runtime_file
 from routekeel.streams.settings import Settings
 from routekeel.streams.sinks.assignment import Starts
 from routekeel.streams.sinks.batch import BatchLimits
@@ -58,8 +57,8 @@ def run_sink(
 
     Blocking; call it from the thread that owns the consumer. Creates missing tables. Raises
     ServiceUnavailable where Kafka, the registry or ClickHouse cannot be reached at the start,
-    ConfigurationError where a topic is missing, SinkFailed when something broke that trying again
-    does not mend. Services that go away later are waited for.
+    ConfigurationError where a topic is missing or stack.state_dir cannot be written, SinkFailed when
+    something broke that trying again does not mend. Services that go away later are waited for.
     """
     began = time.monotonic()
     routes = routes_of(settings)
@@ -74,8 +73,14 @@ def run_sink(
     clock = time.monotonic
     log_ids = LogIds(settings, list(routes), clock)
     cluster = settings.clickhouse.cluster or ""
-    store = TableStore(client, settings.clickhouse.database, terms, cluster)
     lease = Lease(terms)
+    store = TableStore(
+        client,
+        settings.clickhouse.database,
+        terms,
+        cluster,
+        lambda: lease.allows_last_byte(clock()),
+    )
     decoders = {topic: ItemDecoder(route, registry) for topic, route in routes.items()}
 
     def decode(topic: str, record: SourceRecord) -> Item:
@@ -87,10 +92,10 @@ def run_sink(
     starts = Starts(settings, routes, log_ids, store, clock)
     loop = SinkLoop(settings, routes, core, edge, starts, lease, metrics, totals, clock)
     pages = _pages(settings, metrics, totals, clock)
-    runtime_file = _write_runtime_file(settings, pages.url)
     warm_up()
     try:
-        idle = loop.run(stop or threading.Event(), until_idle_s, on_progress)
+        with runtime_file(settings.stack.state_dir, "sink", pages.url):
+            idle = loop.run(stop or threading.Event(), until_idle_s, on_progress)
     except RoutekeelError:
         raise
     except Exception as error:
@@ -100,7 +105,6 @@ def run_sink(
             "start it again; it goes on from what the tables hold",
         ) from error
     finally:
-        runtime_file.unlink(missing_ok=True)
         pages.close()
         letters.close()
         client.close()
@@ -125,15 +129,7 @@ def _client(settings: Settings, terms: LeaseTerms) -> Client:
 
 
 def _registry(settings: Settings) -> tuple[SchemaIds, Encoder]:
-    section = settings.registry
-    password = section.password.get_secret_value() if section.password else ""
-    ids = SchemaIds(
-        section.url,
-        user=section.username or "",
-        password=password,
-        timeout_s=section.timeout_s,
-        retries=0,
-    )
+    ids = registry_of(settings, retries=0)
     try:
         schema_id = ids.register(DEAD_LETTER, subject_of(settings.topics.dlq))
     except RegistryUnavailable as error:
@@ -160,12 +156,3 @@ def _pages(
         ) from error
     log.info("metrics and health at %s", pages.url)
     return pages
-
-
-def _write_runtime_file(settings: Settings, address: str) -> Path:
-    """Where to find this sink's pages, for scripts and tests; removed at the end."""
-    folder = settings.stack.state_dir / "run"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"sink-{os.getpid()}.json"
-    path.write_text(json.dumps({"pid": os.getpid(), "url": address}), encoding="utf-8")
-    return path

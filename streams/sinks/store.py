@@ -6,9 +6,8 @@ may have been done although nobody said so.
 
 from __future__ import annotations
 
-import io
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from clickhouse_connect.driver.client import Client
@@ -20,6 +19,7 @@ from routekeel.schemas.tables import Table
 from routekeel.streams.sinks.dedupe import LetterKey, SourceKey, TableProgress
 from routekeel.streams.sinks.items import Route
 from routekeel.streams.sinks.lease import LeaseTerms
+from routekeel.streams.sinks.leased_body import LeasedBody, LeaseLapsed
 from routekeel.streams.sinks.outcomes import Done, Failed, Fault, Outcome, RefusedByStore, fault_of
 from routekeel.streams.sinks.payload import FORMAT
 from routekeel.streams.sinks.work import Insert
@@ -37,8 +37,16 @@ class StoreUnavailable(Exception):
 class TableStore:
     """Reads and inserts through one client, which several threads may share."""
 
-    def __init__(self, client: Client, database: str, terms: LeaseTerms, cluster: str = "") -> None:
+    def __init__(
+        self,
+        client: Client,
+        database: str,
+        terms: LeaseTerms,
+        cluster: str = "",
+        may_send: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._client = client
+        self._may_send = may_send
         self._database = database
         self._settings: dict[str, Any] = {
             "async_insert": 0,
@@ -103,11 +111,13 @@ class TableStore:
                 self._place(action.table),
                 [column.name for column in action.table.filled],
                 # A file is not sent again by the client itself, which bytes would be.
-                io.BytesIO(payload),
+                LeasedBody(payload, self._may_send),
                 settings={**self._settings, "insert_deduplication_token": action.token},
                 fmt=FORMAT,
                 transport_settings={"Content-Length": str(len(payload))},
             )
+        except LeaseLapsed as error:
+            return Failed(str(error))
         except ClickHouseError as error:
             return outcome_of(error)
         except (OSError, HTTPError) as error:

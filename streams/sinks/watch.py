@@ -31,6 +31,7 @@ class Watch:
         self._metrics = metrics
         self._totals = totals
         self._observe_at = 0.0
+        self._shown: set[LogPartition] = set()
 
     def observe(
         self, now: float, settled: bool, on_progress: Callable[[SinkProgress], None] | None
@@ -40,6 +41,9 @@ class Watch:
             return
         self._observe_at = now + OBSERVE_S
         totals, core = self._totals, self._core
+        for gone in self._shown - set(core.partitions):
+            self._metrics.lag.remove(*gone)
+        self._shown = set(core.partitions)
         lag = sum(self._lag(key, state) for key, state in core.partitions.items())
         held = core.held_bytes
         self._metrics.held_bytes.set(held)

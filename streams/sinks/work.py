@@ -30,9 +30,10 @@ an outcome means. Whoever drives it performs `next()` and reports to `done()`.
 #    can give the partition to somebody else (lease.py): an accepted commit proves membership for
 #    the session timeout, and the server's max_execution_time bounds the insert. A sink that gives a
 #    partition up by itself first waits for the outcome of what it has in flight, or, where the
-#    outcome is unknown, until the bound has passed. What remains is a process that is stopped
-#    between looking at the lease and sending the first byte, and goes on after another has taken
-#    over; nothing on the client's side can exclude that, and the audit counts it.
+#    outcome is unknown, until the bound has passed. The lease is looked at again before each block
+#    of the body is sent (leased_body.py). What remains is a process that is stopped between the
+#    last of these looks and the system call after it, and goes on after another has taken over;
+#    nothing on the client's side can exclude that, and the audit counts it.
 #
 # Bad records. Refused at decoding, or while columns are built: to the DLQ, awaited, before the rows
 # of the same batch are inserted (a crash between repeats the letter, and the dead_letters table

@@ -8,7 +8,8 @@ same bytes, which replay relies on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from routekeel.streams.topology.records import (
     BatchCounts,
     BatchResult,
     DeadLetter,
+    LogBatch,
     Output,
     Refusal,
     Source,
@@ -30,6 +32,10 @@ from routekeel.streams.topology.records import (
 from routekeel.streams.topology.reference import Decode, Member, ReferencePath
 from routekeel.streams.topology.watermark import Watermark
 from routekeel.streams.wire.path import CompiledPath, Decoded
+
+BATCH_VALUES_MAX: Final = 2**25
+"""Logits unpacked at a time (128 MiB): beyond, a batch is applied in pieces. TOPM_F16 may unpack to two
+thousand times its size."""
 
 
 class PartitionProcessor:
@@ -75,26 +81,34 @@ class PartitionProcessor:
             )
         return max(0, lost)
 
-    def apply(self, records: Sequence[SourceRecord]) -> BatchResult:
+    def apply(self, records: LogBatch | Sequence[SourceRecord]) -> BatchResult:
         """Apply the records in order, skipping what is at or below the watermark.
 
-        The caller has made sure that they are contiguous with it (engine.md, rule 6).
+        The caller has made sure that they are contiguous with it (Kafka's log has no holes here).
         """
-        counts = BatchCounts(records=len(records))
-        new = [record for record in records if record.offset > self.watermark.applied_offset]
-        counts.skipped = len(records) - len(new)
+        batch = records if isinstance(records, LogBatch) else LogBatch.of(records)
+        counts = BatchCounts(records=len(batch))
+        new = batch.after(self.watermark.applied_offset)
+        counts.skipped = len(batch) - len(new)
         outputs: list[Output] = []
         letters: list[DeadLetter] = []
-        if new:
-            decoded = self._compiled.decode(new) if self._compiled else None
-            chunks, letters = self._check(new, decoded)
-            for letter in letters:
-                counts.dead_letters[letter.error_class] = (
-                    counts.dead_letters.get(letter.error_class, 0) + 1
-                )
-            outputs = self._apply(new, decoded, chunks, letters, counts)
+        waiting = [new] if len(new) else []
+        while waiting:
+            piece = waiting.pop()
+            decoded = self._compiled.decode(piece) if self._compiled else None
+            chunks, refused = self._check(piece, decoded)
+            if _values_of(decoded, chunks) > BATCH_VALUES_MAX and len(piece) > 1:
+                middle = len(piece) // 2
+                waiting += [piece[middle:], piece[:middle]]
+                continue
+            outputs += self._apply(piece, decoded, chunks, refused, counts)
+            letters += refused
             self.watermark = self.watermark._replace(
-                applied_offset=new[-1].offset, clock_us=self._roster.clock_us
+                applied_offset=piece.offsets[-1], clock_us=self._roster.clock_us
+            )
+        for letter in letters:
+            counts.dead_letters[letter.error_class] = (
+                counts.dead_letters.get(letter.error_class, 0) + 1
             )
         return BatchResult(outputs, letters, self.watermark.applied_offset, counts)
 
@@ -119,7 +133,7 @@ class PartitionProcessor:
         return self._roster.state_of(session_id)
 
     def _check(
-        self, records: Sequence[SourceRecord], decoded: Decoded | None
+        self, records: LogBatch, decoded: Decoded | None
     ) -> tuple[dict[int, LogitsChunk], list[DeadLetter]]:
         """The chunks that the compiled decoder left over, by index, and the records refused."""
         left = range(len(records)) if decoded is None else np.flatnonzero(~decoded.good).tolist()
@@ -140,14 +154,14 @@ class PartitionProcessor:
 
     def _apply(
         self,
-        new: Sequence[SourceRecord],
+        new: LogBatch,
         decoded: Decoded | None,
         chunks: dict[int, LogitsChunk],
         letters: Sequence[DeadLetter],
         counts: BatchCounts,
     ) -> list[Output]:
         refused = {letter.record.offset for letter in letters}
-        taken = [index for index, record in enumerate(new) if record.offset not in refused]
+        taken = [index for index, offset in enumerate(new.offsets) if offset not in refused]
         intake = self._take_in(new, taken, decoded, chunks, counts)
         odd = np.zeros(len(intake.keys), np.bool_)
         slots = np.full(len(new), -1, np.int32)
@@ -185,7 +199,7 @@ class PartitionProcessor:
 
     def _take_in(
         self,
-        new: Sequence[SourceRecord],
+        new: LogBatch,
         taken: Sequence[int],
         decoded: Decoded | None,
         chunks: dict[int, LogitsChunk],
@@ -199,8 +213,14 @@ class PartitionProcessor:
             for index, chunk in chunks.items():
                 times[index] = chunk.event_time_us
             times = times[list(taken)]
-        keys = [new[index].key or b"" for index in taken]
-        log_times = np.array([new[index].timestamp_ms for index in taken], np.int64) * 1000
+        keys = [new.keys[index] or b"" for index in taken]
+        log_times = np.array(new.timestamps_ms, np.int64)[taken] * 1000
         clocks = self._roster.clocks_of(times, log_times, counts)
-        offsets = [new[index].offset for index in taken]
+        offsets = [new.offsets[index] for index in taken]
         return self._roster.take(keys, offsets, clocks, self.watermark.log_epoch, counts)
+
+
+def _values_of(decoded: Decoded | None, chunks: Mapping[int, LogitsChunk]) -> int:
+    """T·L·E, over all records that will be applied."""
+    plain = sum(chunk.rows * chunk.experts for chunk in chunks.values())
+    return plain + (decoded.values if decoded is not None else 0)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, overload
 
 
 class SourceRecord(NamedTuple):
@@ -15,6 +16,56 @@ class SourceRecord(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class LogBatch:
+    """Consecutive records of one partition as columns; `batch[i]` is a record.
+
+    A worker gets thousands at once, and most of them are never looked at one by one.
+    """
+
+    offsets: list[int]
+    timestamps_ms: list[int]
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    headers: list[Sequence[tuple[str, bytes | None]]]
+
+    @classmethod
+    def of(cls, records: Sequence[SourceRecord]) -> LogBatch:
+        """Records as columns."""
+        return cls(
+            [r.offset for r in records],
+            [r.timestamp_ms for r in records],
+            [r.key for r in records],
+            [r.value for r in records],
+            [r.headers for r in records],
+        )
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    @overload
+    def __getitem__(self, index: int) -> SourceRecord: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> LogBatch: ...
+
+    def __getitem__(self, index: int | slice) -> SourceRecord | LogBatch:
+        make: Any = LogBatch if isinstance(index, slice) else SourceRecord
+        made: SourceRecord | LogBatch = make(
+            self.offsets[index],
+            self.timestamps_ms[index],
+            self.keys[index],
+            self.values[index],
+            self.headers[index],
+        )
+        return made
+
+    def after(self, offset: int) -> LogBatch:
+        """The records beyond this offset."""
+        start = bisect_right(self.offsets, offset)
+        return self[start:] if start else self
 
 
 class Source(NamedTuple):

@@ -19,19 +19,20 @@ from routekeel.operators.step import compiled_kernel_exists, step_many
 from routekeel.schemas.codec import Encoder, header
 from routekeel.schemas.records import ROUTER_LOGITS
 from routekeel.streams.topology.config import TopologyConfig
-from routekeel.streams.topology.records import BatchCounts, Output, Source, SourceRecord
+from routekeel.streams.topology.records import BatchCounts, LogBatch, Output, Source
 
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 
 class Decoded(NamedTuple):
-    """A batch with its decoded columns; `good` says which records they hold."""
+    """A batch with its decoded columns; `good` says which records they hold, `values` is their T·L·E."""
 
-    records: Sequence[SourceRecord]
+    records: LogBatch
     columns: Any
     good: Bools
     times_us: I64
+    values: int
 
 
 def compiled_path(
@@ -112,13 +113,15 @@ class CompiledPath:
             for with_state in (False, True)
         ]
 
-    def decode(self, records: Sequence[SourceRecord]) -> Decoded:
+    def decode(self, records: LogBatch) -> Decoded:
         """Decode and check; what is not plainly valid is left to the reference."""
-        values = [record.value or b"" for record in records]
+        values = [value or b"" for value in records.values]
         columns = self._decode.decode(values, self._logits_id, self._program)
-        self._check.check(columns, [record.key for record in records])
-        times_us = columns.values[:, self._at.EVENT_TIME].copy()
-        return Decoded(records, columns, columns.good, times_us)
+        self._check.check(columns, records.keys)
+        at, numbers = self._at, columns.values
+        times_us = numbers[:, at.EVENT_TIME].copy()
+        shape = numbers[columns.good][:, [at.STEPS, at.LAYERS, at.EXPERTS]]
+        return Decoded(records, columns, columns.good, times_us, int(shape.prod(axis=1).sum()))
 
     def run(
         self,
@@ -148,7 +151,7 @@ class CompiledPath:
             columns.buffer, columns.starts, columns.values, slots, old, table, odd, heads, marks
         )
         plain = (table[:, admit.OPENED] != 0) & ~odd
-        offsets = np.fromiter([r.offset for r in decoded.records], np.int64, len(slots))
+        offsets = np.array(decoded.records.offsets, np.int64)
         batch = BatchTables(columns, slots, clocks, offsets, epoch, old, table, heads, marks)
         for experts in np.unique(table[plain, admit.SLOT_EXPERTS]).tolist():
             group = np.flatnonzero(plain & (table[:, admit.SLOT_EXPERTS] == experts))
@@ -159,7 +162,7 @@ class CompiledPath:
         batch: BatchTables,
         group: I64,
         experts: int,
-        records: Sequence[SourceRecord],
+        records: LogBatch,
         outputs: list[Output | None],
         states: list[bytes],
         counts: BatchCounts,
@@ -177,9 +180,9 @@ class CompiledPath:
         data, ends = self._write(batch, chosen, output, inputs, numbers)
         start = 0
         for index, (middle, end) in zip(chosen.tolist(), ends.tolist(), strict=True):
-            record = records[index]
             weights = data[middle:end] if end > middle else None
-            outputs[index] = Output(record.offset, record.key or b"", data[start:middle], weights)
+            key = records.keys[index] or b""
+            outputs[index] = Output(records.offsets[index], key, data[start:middle], weights)
             start = end
         self._collect_states(batch, group, arena, states)
         counts.rows += inputs.rows

@@ -1,21 +1,17 @@
-"""`make benchmark`: this app against a plain loop and stock Faust, in one run on the real broker, and
-what the producer SDK costs its caller.
+"""`make benchmark`: this app against a plain loop, Quix Streams, Bytewax and stock Faust in one run on the
+real broker, and what its parts cost alone.
 
-Every contender reads the same events and writes the same outputs, one process each, one after the
-other. Prints medians with the spread, and writes .routekeel/benchmark.json.
+Prints tables, writes .routekeel/benchmark.json and, where asked for, docs/BENCHMARKS.md. `--quick` does
+everything with few events: it shows that all of it works, and its numbers mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import subprocess
-import sys
+import signal
 import tempfile
-from importlib.metadata import version
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,155 +20,129 @@ from rich.table import Table
 
 from routekeel.infra.local.stack import LocalStack, StackConfig
 from routekeel.streams.settings import Settings, load_settings
-from routekeel.streams.topics import ensure_topics
 
-from . import sdk_emit
-from .load import Shape, write_events
+from . import cpu, scaling, sdk_emit, sink, write_docs
+from .cases import CONTENDERS, Bench, run_case
+from .load import Shape
+from .machine import machine, versions
+from .records import weights_cadence
+from .tables import sheets
 
-CONTENDERS = ("routekeel", "loop", "faust")
-FAUST_SHARE = 10  # stock Faust gets a tenth of the events: it is that much slower
+SMALL = Shape(8, 4, 8)
+LARGE = (Shape(1, 48, 128), Shape(1, 48, 128, top_m=16))
 console = Console(stderr=True)
 
 
-def measure(name: str, environment: dict[str, str], events: int) -> dict[str, float]:
-    """One run of one contender: {events_per_s, cpu_us_per_event}."""
-    command = [sys.executable, "-m", "tests.bench.contenders", name, str(events)]
-    done = subprocess.run(
-        command,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"{name} failed:\n{done.stderr[-4000:]}")
-    result = json.loads(done.stdout.strip().splitlines()[-1])
+@dataclass(frozen=True)
+class Sizes:
+    """How many events each measurement gets."""
+
+    repeats: int
+    small: int
+    large: int
+    small_sessions: int
+    large_sessions: int
+    scaling: int
+    session_counts: tuple[int, ...]
+    workers: int
+    sink: int
+    cpu: int
+
+
+FULL = Sizes(
+    repeats=3, small=200_000, large=10_000, small_sessions=1_000, large_sessions=200, scaling=200_000,
+    session_counts=(10**3, 10**4, 10**5, 10**6), workers=300_000, sink=100_000, cpu=400_000,
+)  # fmt: skip
+QUICK = Sizes(
+    repeats=1, small=3_000, large=300, small_sessions=300, large_sessions=50, scaling=2_000,
+    session_counts=(100, 1_000), workers=3_000, sink=3_000, cpu=10_000,
+)  # fmt: skip
+
+
+def measure_all(bench: Bench, sizes: Sizes) -> dict[str, Any]:
+    """Every measurement, as the report's sections."""
+    cases = [run_case(bench, SMALL, sizes.small, sizes.small_sessions)]
+    cases += [run_case(bench, shape, sizes.large, sizes.large_sessions) for shape in LARGE]
+    console.print("where the CPU goes")
+    where = [cpu.where_cpu_goes(bench, SMALL, sizes.cpu, sizes.small_sessions)]
+    where.append(cpu.where_cpu_goes(bench, LARGE[0], sizes.large, sizes.large_sessions))
+    console.print("cost by sessions")
+    sessions = scaling.cost_by_sessions(bench, SMALL, sizes.scaling, sizes.session_counts)
+    console.print("two workers against one")
+    two = scaling.one_and_two(bench, SMALL, sizes.workers, sizes.small_sessions)
+    console.print("the sink against the store")
+    stored = sink.run(bench, SMALL, sizes.sink, sizes.small_sessions)
+    console.print("the SDK's emit")
+    emit = sdk_emit.run(bench.repeats, bench.stack)
     return {
-        "events_per_s": result["events"] / result["seconds"],
-        "cpu_us_per_event": 1e6 * result["cpu_s"] / result["events"],
-    }
-
-
-def environment_for(settings: Settings, suffix: str, source: str, run: int) -> dict[str, str]:
-    """Variables that give a contender topics and a group of its own, and the shared events."""
-    topics = {
-        "telemetry": f"{suffix}.telemetry",
-        "weights": f"{suffix}.weights",
-        "dlq": f"{suffix}.dlq",
-        "logits": source,
-    }
-    made = {f"ROUTEKEEL_TOPICS__{name.upper()}": topic for name, topic in topics.items()}
-    return {
-        **os.environ,
-        **made,
-        "ROUTEKEEL_WORKER__APP_ID": f"{suffix}-{run}",
-        "ROUTEKEEL_STACK__STATE_DIR": str(settings.stack.state_dir),
-    }
-
-
-def run_case(
-    settings: Settings, shape: Shape, events: int, sessions: int, repeats: int
-) -> dict[str, Any]:
-    """All contenders on one shape."""
-    source = f"bench.logits.{shape.tokens}-{shape.layers}-{shape.experts}"
-    loading = load_settings(
-        flags={"stack.state_dir": str(settings.stack.state_dir), "topics.logits": source}
-    ).settings
-    ensure_topics(loading)
-    console.print(f"{shape}: writing {events:,} events of {sessions:,} sessions")
-    megabytes = write_events(loading, shape, events, sessions, seed=1)
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
-    for repeat in range(repeats):
-        for name in CONTENDERS:
-            environment = environment_for(settings, f"bench.{name}.{repeat}", source, repeat)
-            names = {"topics.logits": source} | {
-                f"topics.{t}": environment[f"ROUTEKEEL_TOPICS__{t.upper()}"]
-                for t in ("telemetry", "weights", "dlq")
-            }
-            flags = names | {
-                "stack.state_dir": str(settings.stack.state_dir),
-                "worker.app_id": f"bench.{name}.{repeat}-{repeat}",
-            }
-            ensure_topics(load_settings(flags=flags).settings)
-            share = events // FAUST_SHARE if name == "faust" else events
-            runs[name].append(measure(name, environment, share))
-            console.print(f"  {name:<10} {runs[name][-1]['events_per_s']:>10,.0f} events/s")
-    median = {
-        n: {k: statistics.median(r[k] for r in runs[n]) for k in runs[n][0]} for n in CONTENDERS
-    }
-    spread = {
-        n: [min(r["events_per_s"] for r in runs[n]), max(r["events_per_s"] for r in runs[n])]
-        for n in CONTENDERS
-    }
-    return {
-        "shape": str(shape),
-        "events": events,
+        "cases": cases,
+        "cpu": where,
         "sessions": sessions,
-        "megabytes": megabytes,
-        "events_per_s": {n: median[n]["events_per_s"] for n in CONTENDERS},
-        "events_per_s_range": spread,
-        "cpu_us_per_event": {n: median[n]["cpu_us_per_event"] for n in CONTENDERS},
+        "workers": two,
+        "sink": stored,
+        "sdk_emit": emit,
     }
 
 
-def print_cases(cases: list[dict[str, Any]]) -> None:
-    """The table for people."""
-    table = Table(title="one process each, same events and outputs, real broker", box=None)
-    for title in ("shape", "contender", "events/s", "range", "CPU µs/event", "routekeel is"):
-        table.add_column(title, justify="left" if title in ("shape", "contender") else "right")
-    for case in cases:
-        own = case["events_per_s"]["routekeel"]
-        for name in CONTENDERS:
-            low, high = case["events_per_s_range"][name]
-            rate = case["events_per_s"][name]
-            ratio = "" if name == "routekeel" else f"{own / rate:.2f}×"
-            table.add_row(case["shape"], name, f"{rate:,.0f}", f"{low:,.0f}–{high:,.0f}",
-                          f"{case['cpu_us_per_event'][name]:.1f}", ratio)  # fmt: skip
-    Console().print(table)
+def facts(settings: Settings, sizes: Sizes) -> dict[str, Any]:
+    """What the document says of the settings."""
+    return {
+        "repeats": sizes.repeats,
+        "partitions": settings.topics.partitions,
+        "every": weights_cadence(settings),
+        "checkpoint_s": settings.worker.checkpoint_interval_s,
+    }
+
+
+def show(report: dict[str, Any]) -> None:
+    """The tables for people."""
+    for sheet in sheets(report):
+        table = Table(title=sheet.title, title_justify="left", box=None)
+        for index, head in enumerate(sheet.heads):
+            table.add_column(head, justify="right" if index else "left")
+        for row in sheet.rows:
+            table.add_row(*row)
+        Console().print(table)
 
 
 def main() -> None:
     """Parse the arguments, run on a stack of its own, print and write the result."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--events", type=int, default=100_000)
-    parser.add_argument("--sessions", type=int, default=1_000)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="few events, one repeat")
+    parser.add_argument("--write-docs", action="store_true", help="write docs/BENCHMARKS.md")
+    parser.add_argument("--contenders", default=",".join(CONTENDERS))
     parser.add_argument("--output", type=Path, default=Path(".routekeel/benchmark.json"))
     arguments = parser.parse_args()
+    if arguments.quick and arguments.write_docs:
+        parser.error("the numbers of --quick mean nothing: they do not go into the document")
+    sizes = QUICK if arguments.quick else FULL
+    before = machine()
+    # As Ctrl-C: the stack is taken down whoever ends this.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="routekeel-bench-") as folder:
-        stack = LocalStack(StackConfig(state_dir=Path(folder) / "stack"))
-        stack.up(("kafka", "registry"), on_event=lambda *event: console.print("  ", *event))
+        state_dir = Path(folder) / "stack"
+        stack = LocalStack(StackConfig(state_dir=state_dir))
         try:
-            settings = load_settings(
-                flags={"stack.state_dir": str(Path(folder) / "stack")}
-            ).settings
-            cases = [
-                run_case(
-                    settings,
-                    Shape(8, 4, 8),
-                    arguments.events,
-                    arguments.sessions,
-                    arguments.repeats,
-                )
-            ]
-            emit = sdk_emit.run(arguments.repeats, stack)
+            stack.up(on_event=lambda *event: console.print("  ", *event))
+            settings = load_settings(flags={"stack.state_dir": str(state_dir)}).settings
+            names = tuple(arguments.contenders.split(","))
+            measured = measure_all(Bench(stack, state_dir, sizes.repeats, names), sizes)
         finally:
             stack.down()
-    versions = {
-        name: version(name)
-        for name in ("faust-streaming", "aiokafka", "confluent-kafka", "fastavro", "numba")
-    }
     report = {
-        "cases": cases,
-        "sdk_emit": emit,
-        "versions": versions,
-        "python": platform.python_version(),
-        "cpus": os.cpu_count(),
+        **measured,
+        "facts": facts(settings, sizes),
+        "sizes": asdict(sizes),
+        "versions": versions(),
+        "machine": before,
+        "quick": arguments.quick,
     }
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print_cases(cases)
-    sdk_emit.print_cases(emit)
+    show(report)
+    if arguments.write_docs:
+        write_docs.write(report)
+        console.print(f"wrote {write_docs.DOCS}")
 
 
 if __name__ == "__main__":

@@ -93,15 +93,14 @@ class RunTopics:
         """Delete every topic of this run, the contender's own state logs included, and `names`."""
         admin = admin_client(self.settings)
         all_names = admin.list_topics(timeout=15).topics
-        mine = [name for name in all_names if self.tag in name] + list(names)
+        mine = sorted({name for name in all_names if self.tag in name} | set(names))
         for future in admin.delete_topics(mine, operation_timeout=30).values() if mine else ():
             future.result()
 
 
 def _first_values(settings: Settings, topic: str, per_partition: int) -> list[bytes]:
     consumer = Consumer(
-        settings.kafka.client_config()
-        | {"group.id": "bench-sample", "enable.auto.commit": False}
+        settings.kafka.client_config() | {"group.id": "bench-sample", "enable.auto.commit": False}
     )
     keys = [(topic, partition) for partition in range(settings.topics.partitions)]
     values: list[bytes] = []

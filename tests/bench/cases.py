@@ -95,9 +95,7 @@ def run_case(bench: Bench, shape: Shape, events: int, sessions: int) -> dict[str
         # Each repeat begins with another contender, so that none always follows the same one.
         turn = repeat % len(bench.contenders)
         for name in bench.contenders[turn:] + bench.contenders[:turn]:
-            topics = RunTopics.make(
-                bench.state_dir, f"bench-{name}-{shape.key}-{repeat}", source
-            )
+            topics = RunTopics.make(bench.state_dir, f"bench-{name}-{shape.key}-{repeat}", source)
             runs[name].append(measure(bench, name, topics, events, shape))
             topics.verify(name, events, weights)
             if repeat == 0:

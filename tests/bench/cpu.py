@@ -6,7 +6,6 @@ theirs. A sample belongs to the first rule that fits one of its frames, the inne
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -15,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from .bench_topics import RunTopics
-from .cases import Bench, contender_command
+from .cases import Bench, contender_command, measure
 from .load import Shape, write_events
 
-RATE = 400
+RATE = 200
 ROWS = (
     "fetch and parse", "decode", "admission", "kernel", "gather and scatter state", "encode", "produce",
     "checkpoint", "event loop and the rest", "Kafka client's threads",
@@ -60,12 +59,17 @@ def classify(frames: list[str]) -> str | None:
 
 def where_cpu_goes(bench: Bench, shape: Shape, events: int, sessions: int) -> dict[str, Any]:
     """{"us_per_event": {row: …}, "share": {row: …}} of one run of this app."""
+    source = f"bench-cpu.logits.{shape.key}"
+    plain = RunTopics.make(bench.state_dir, f"bench-plain-{shape.key}", source)
+    write_events(plain.settings, shape, events, sessions, seed=5)
+    # The seconds come from a run that nobody looks into, the shares from one that is sampled.
+    result = measure(bench, "routekeel", plain, events, shape)
+    plain.remove()
     tag = f"bench-cpu-{shape.key}"
-    topics = RunTopics.make(bench.state_dir, tag, f"{tag}.logits")
-    write_events(topics.settings, shape, events, sessions, seed=5)
+    topics = RunTopics.make(bench.state_dir, tag, source)
     with tempfile.TemporaryDirectory(prefix="routekeel-bench-") as folder:
         stacks = Path(folder) / "stacks"
-        result = _profiled(contender_command("routekeel", tag, events, shape), topics, stacks)
+        _sample(contender_command("routekeel", tag, events, shape), topics, stacks)
         samples: Counter[str] = Counter()
         unknown: Counter[str] = Counter()
         for line in stacks.read_text(encoding="utf-8").splitlines():
@@ -76,24 +80,35 @@ def where_cpu_goes(bench: Bench, shape: Shape, events: int, sessions: int) -> di
                 samples[row] += int(count)
             if row == "event loop and the rest":
                 unknown[frames[-1]] += int(count)
-    topics.remove()
-    python_s = min(result["main_thread_s"], result["cpu_s"])
+    topics.remove([source])
+    whole_us = result["cpu_us_per_event"]
+    python_us = min(1e6 * result["main_thread_s"] / events, whole_us)
     total = sum(samples.values())
-    seconds = {row: python_s * samples[row] / total for row in ROWS if row in samples}
-    seconds["Kafka client's threads"] = result["cpu_s"] - python_s
+    cost = {row: python_us * samples[row] / total for row in ROWS}
+    cost["Kafka client's threads"] = whole_us - python_us
     return {
         "shape": str(shape),
         "events": events,
         "samples": total,
-        "us_per_event": {row: 1e6 * seconds.get(row, 0.0) / events for row in ROWS},
-        "share": {row: seconds.get(row, 0.0) / result["cpu_s"] for row in ROWS},
+        "us_per_event": cost,
+        "share": {row: us / whole_us for row, us in cost.items()},
         "rest": dict(unknown.most_common(8)),
     }
 
 
-def _profiled(command: list[str], topics: RunTopics, stacks: Path) -> dict[str, float]:
+def _sample(command: list[str], topics: RunTopics, stacks: Path) -> None:
     spy = Path(sys.executable).parent / "py-spy"
-    line = [str(spy), "record", "--rate", str(RATE), "--format", "raw", "--output", str(stacks), "--"]
+    line = [
+        str(spy),
+        "record",
+        "--rate",
+        str(RATE),
+        "--format",
+        "raw",
+        "--output",
+        str(stacks),
+        "--",
+    ]
     done = subprocess.run(
         line + command,
         env=topics.environment(),
@@ -102,9 +117,5 @@ def _profiled(command: list[str], topics: RunTopics, stacks: Path) -> dict[str, 
         check=False,
         timeout=600,
     )
-    if not stacks.exists():
-        raise SystemExit(f"py-spy could not look into the worker:\n{done.stderr[-2000:]}")
-    results = [text for text in done.stdout.splitlines() if text.startswith('{"events"')]
-    if not results:
-        raise SystemExit(f"the profiled worker failed:\n{done.stderr[-4000:]}")
-    return dict(json.loads(results[-1]))
+    if not stacks.exists() or '{"events"' not in done.stdout:
+        raise SystemExit(f"py-spy could not look into the worker:\n{done.stderr[-4000:]}")

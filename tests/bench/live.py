@@ -7,7 +7,6 @@ partitions. Paused by SIGSTOP they neither take part in writing the events nor l
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -18,9 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psutil
-from confluent_kafka import ConsumerGroupTopicPartitions
-
-from routekeel.streams.topics import admin_client
+from confluent_kafka import Consumer, TopicPartition
 
 from .bench_topics import RunTopics
 from .cases import Bench, contender_command, cpu_s
@@ -46,7 +43,11 @@ class Workers:
     def __init__(self, bench: Bench, topics: RunTopics, processes: list[psutil.Popen]) -> None:
         self._topics, self._processes = topics, processes
         self._broker = bench.broker()
-        self._admin = admin_client(topics.settings)
+        self._let_go = (0.0, 0.0, 0.0)
+        # Only asks for the group's offsets, and never joins it.
+        self._group = Consumer(
+            topics.settings.kafka.client_config() | {"group.id": topics.settings.worker.app_id}
+        )
 
     def wait_until_shared(self, urls: list[str]) -> None:
         """Wait until every worker is ready and has its equal share of the partitions."""
@@ -62,12 +63,12 @@ class Workers:
         """Wait until the group has committed the whole topic, which follows the last checkpoint."""
         topic = self._topics.settings.topics.logits
         end = self._topics.ends(topic)
-        group = ConsumerGroupTopicPartitions(self._topics.settings.worker.app_id)
+        partitions = range(self._topics.settings.topics.partitions)
+        mine = [TopicPartition(topic, partition) for partition in partitions]
 
         def committed() -> bool:
-            offsets = self._admin.list_consumer_group_offsets([group]).popitem()[1].result()
-            mine = [p.offset for p in offsets.topic_partitions if p.topic == topic]
-            return sum(max(0, offset) for offset in mine) >= end
+            offsets = [found.offset for found in self._group.committed(mine, timeout=15)]
+            return sum(max(0, offset) for offset in offsets) >= end
 
         self._wait(committed, WORK_S, "the workers did not finish")
 
@@ -79,13 +80,13 @@ class Workers:
         try:
             yield
         finally:
+            self._let_go = (time.monotonic(), self._cpu(), cpu_s(self._broker))
             for process in self._processes:
                 process.send_signal(signal.SIGCONT)
 
     def lap(self, telemetry: int) -> Lap:
-        """Measure from here (call it within `paused`'s end) to so many Telemetry records in all."""
-        before, broker = self._cpu(), cpu_s(self._broker)
-        began = time.monotonic()
+        """What passed from the end of `paused` until there are so many Telemetry records in all."""
+        began, before, broker = self._let_go
         topic = self._topics.settings.topics.telemetry
         self._wait(lambda: self._topics.ends(topic) >= telemetry, WORK_S, "outputs are missing")
         seconds = time.monotonic() - began
@@ -96,6 +97,7 @@ class Workers:
 
     def stop(self) -> None:
         """End them as a supervisor does."""
+        self._group.close()
         for process in self._processes:
             if process.is_running():
                 process.send_signal(signal.SIGCONT)
@@ -131,11 +133,8 @@ def workers(bench: Bench, topics: RunTopics, count: int, shape: Shape) -> Iterat
     """`count` workers that are ready and share the partitions; stopped at the end."""
     command = contender_command("serve", topics.tag, 0, shape)
     environment = topics.environment() | {"PYTHONUNBUFFERED": "1"}
-    with open(os.devnull, "w") as nowhere:
-        processes = [
-            psutil.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=nowhere, text=True)
-            for _ in range(count)
-        ]
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    processes = [psutil.Popen(command, env=environment, **quiet) for _ in range(count)]
     running = Workers(bench, topics, processes)
     try:
         urls = [process.stdout.readline().strip() for process in processes]

@@ -40,6 +40,9 @@ WARM_UP_SESSIONS = CHECKPOINT_CHUNKS  # the base holds what lies between two che
 WARM_UP_CHUNKS = 2 * CHECKPOINT_CHUNKS
 VARIETY = 64
 RATIO_MAX = 2.0
+JUDGED_FROM_BYTES = (
+    64 * 2**20
+)  # with less state the allocator's own moods are most of the difference
 DRIFT_MAX = 0.05
 console = Console(stderr=True)
 
@@ -239,7 +242,8 @@ def main() -> int:
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print_result(result)
-    return int(result["ratio"] > RATIO_MAX or result["drift"] > DRIFT_MAX)
+    judged = result["samples"][-1]["live"] >= JUDGED_FROM_BYTES
+    return int((judged and result["ratio"] > RATIO_MAX) or result["drift"] > DRIFT_MAX)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class Feed:
         self._entropy = [a.tobytes() for a in values.uniform(0, 5, (VARIETY, TOKENS)).astype("<f4")]
         self._sessions = [self._new_session(n) for n in range(sessions)]
         self._chunks, self._rate = chunks, rate
-        self.sent = 0
+        self.sent = self.poisoned = self.clock_steps = 0
         self.error: BaseException | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._guarded, name="feed", daemon=True)
@@ -56,6 +56,12 @@ class Feed:
         if self.error is not None:
             raise self.error
         return not self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Send no more; nothing is sent after this returns."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def join(self, timeout_s: float) -> None:
         """Wait for the end."""
@@ -76,14 +82,22 @@ class Feed:
         ids = SchemaIds(settings.registry.url)
         schema_id = ids.register(ROUTER_LOGITS, subject_of(settings.topics.logits))
         encoder = Encoder(ROUTER_LOGITS, schema_id)
-        own = {"linger.ms": 10, "enable.idempotence": True, "partitioner": "murmur2_random"}
+        own = {
+            "linger.ms": 10,
+            "enable.idempotence": True,
+            "partitioner": "murmur2_random",
+            "log_level": 0,
+        }
         producer = Producer(settings.kafka.client_config() | own)
         epoch, started = time.time_ns() // 1000, time.monotonic()
         for index in range(self._chunks):
+            if self._stop.is_set():
+                return
             session = rng.choice(self._sessions)
             value = encoder.encode(self._chunk(session, epoch))
             if index % POISON_EVERY == POISON_EVERY - 1:
                 value = self._poison(value)
+                self.poisoned += 1
             copies = 2 if rng.random() < REPEAT_SHARE else 1
             for _ in range(copies):
                 _produce(producer, settings.topics.logits, session["session_id"].encode(), value)
@@ -101,6 +115,7 @@ class Feed:
         if rng.random() < 0.01:
             session["request"], session["position"] = session["request"] + 1, 0
         step_us = rng.choice(STEPS_US) if rng.random() < CLOCK_STEP_SHARE else 0
+        self.clock_steps += step_us != 0
         fields = {
             "session_id": session["session_id"], "request_id": f"request-{session['request']}",
             "model": "chaos", "model_revision": "0", "backend": "synthetic", "worker_id": "feed",

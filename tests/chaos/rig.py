@@ -1,39 +1,61 @@
-"""Two kinds of processes on a real stack that can be killed, stopped and started again at any moment."""
+"""Workers and sinks on a real stack that can be killed, stopped and started again at any moment.
+
+A supervisor thread starts again what ends by itself, as systemd or Kubernetes would, and counts it.
+"""
 
 from __future__ import annotations
 
-import random
 import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import psutil
 
 from routekeel.infra.local.stack import LocalStack
 from routekeel.streams.settings import Settings
-from tests.stack.system import System, end_of
+from tests.stack.system import System, end_of, wait_until
 
-WORKER = {"worker.checkpoint_interval_s": 0.5, "worker.batch_records_max": 500}
+WORKER = {
+    "worker.checkpoint_interval_s": 0.5,
+    "worker.checkpoint_share_max": 1e3,
+    "worker.batch_records_max": 500,
+}
 IDLE_S = "3"
 DRAIN_S = 300.0
+END_S = 60.0
+RESTART_DELAY_S = 2.0
+READY_S = 240.0
+JOIN_S = 30.0
 
 
 class Rig:
     """`workers` workers and `sinks` sinks of one system. `log` is what was done, in order."""
 
     def __init__(
-        self, stack: LocalStack, system: System, rng: random.Random, workers: int, sinks: int
+        self,
+        stack: LocalStack,
+        system: System,
+        workers: int,
+        sinks: int,
+        state_folder: Path | None = None,
     ) -> None:
-        self.stack, self.system, self.rng = stack, system, rng
+        self.stack, self.system = stack, system
         self.settings: Settings = system.settings
         self.log: list[str] = []
+        self.restarts = 0
+        self._state_folder = state_folder or system.folder / "states"
         self._started_at = time.monotonic()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._over = threading.Event()
+        self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self.members: dict[str, subprocess.Popen[bytes]] = {}
         for command, count in (("worker", workers), ("sink", sinks)):
             for number in range(count):
                 self.start(f"{command}-{number}")
+        self._supervisor.start()
 
     def say(self, what: str) -> None:
         """Note what was done and when."""
@@ -41,54 +63,118 @@ class Rig:
             self.log.append(f"{time.monotonic() - self._started_at:6.1f} s  {what}")
 
     def start(self, name: str) -> None:
-        """Start a member; its name says what it is."""
+        """Start a member; its name says what it is. Each worker has a state folder of its own."""
         command = name.split("-")[0]
-        self.members[name] = self.system.start(command, **(WORKER if command == "worker" else {}))
+        flags: dict[str, Any] = {}
+        if command == "worker":
+            flags = WORKER | {"worker.store_dir": str(self._state_folder / name)}
+        with self._lock:
+            self.members[name] = self.system.start(command, **flags)
+
+    def ready(self, name: str) -> bool:
+        """Whether a member has come so far that it serves its pages and joins its group."""
+        pid = self.members[name].pid
+        path = self.settings.stack.state_dir / "run" / f"{name.split('-')[0]}-{pid}.json"
+        return path.exists()
+
+    def wait_ready(self, *names: str) -> None:
+        """Wait until these members, or all, are ready; a member that ends meanwhile is started again."""
+        for name in names or tuple(self.members):
+            wait_until(lambda name=name: self.ready(name), f"{name} to start", READY_S)  # type: ignore[misc]
 
     def kill(self, name: str) -> None:
         """kill -9, and start again as a supervisor would."""
-        self.say(f"kill -9 {name}")
-        self.system.kill(self.members[name])
-        self.start(name)
+        with self._lock:
+            self.say(f"kill -9 {name}")
+            self.system.kill(self.members[name])
+            self.start(name)
 
     def pause(self, name: str, seconds: float) -> None:
         """SIGSTOP for so long: a machine that hangs and comes back."""
+        with self._lock:
+            process = self.members[name]
+            process.send_signal(signal.SIGSTOP)
         self.say(f"stop {name} for {seconds:.0f} s")
-        process = self.members[name]
-        process.send_signal(signal.SIGSTOP)
-        time.sleep(seconds)
+        self._over.wait(seconds)
         process.send_signal(signal.SIGCONT)
+        self.say(f"{name} goes on")
 
-    def restart_dead(self) -> list[str]:
-        """Start again what has ended by itself, as a supervisor would; who that was."""
-        ended = [name for name, process in self.members.items() if process.poll() is not None]
-        for name in ended:
-            self.say(f"{name} had ended with {self.members[name].returncode}")
-            self.start(name)
-        return ended
+    def pass_through(self, name: str, seconds: float) -> None:
+        """A member that joins and is killed or ended soon after."""
+        self.start(name)
+        deadline = time.monotonic() + JOIN_S
+        while not self.ready(name) and time.monotonic() < deadline:
+            self._over.wait(0.1)
+        self.say(f"{name} joins" if self.ready(name) else f"{name} had no time to join")
+        self._over.wait(seconds)
+        with self._lock:
+            process = self.members.pop(name)
+            process.send_signal(signal.SIGTERM)
+        self.say(f"{name} leaves")
+        try:
+            process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self.say(f"{name} did not end; kill -9")
+            self.system.kill(process)
+
+    def _supervise(self) -> None:
+        while not self._over.wait(0.2):
+            with self._lock:
+                ended = {n: p for n, p in self.members.items() if p.poll() is not None}
+            for name, process in ended.items():
+                self.say(f"{name} had ended with {process.returncode}")
+                self._over.wait(RESTART_DELAY_S)
+                with self._lock:
+                    if self.members.get(name) is process and not self._over.is_set():
+                        self.restarts += 1
+                        self.start(name)
 
     def kill_service(self, name: str, away_s: float = 0.0) -> None:
-        """kill -9 of the broker or the store, and up again after `away_s`."""
-        self.say(f"kill -9 {name}, away for {away_s:.0f} s")
+        """kill -9 of the broker, the registry or the store, and up again after `away_s`."""
         (service,) = [s for s in self.stack.status() if s.name == name]
-        assert service.pid is not None
+        if service.pid is None:
+            self.say(f"{name} is down already")
+            return
+        self.say(f"kill -9 {name}, away for {away_s:.0f} s")
         process = psutil.Process(service.pid)
         process.kill()
         process.wait(10)
-        time.sleep(away_s)
-        self.stack.up()
+        self._over.wait(away_s)
+        self.stack.up([name])
+        self.say(f"{name} is up again")
 
     def outputs(self) -> int:
         """How many telemetry records there are."""
         return end_of(self.settings, self.settings.topics.telemetry)
 
+    def close(self) -> None:
+        """No more restarts, and nothing stays stopped."""
+        self._over.set()
+        self._supervisor.join()
+        for process in self.members.values():
+            process.send_signal(signal.SIGCONT)
+
+    def end(self) -> bool:
+        """SIGTERM to everything; whether all of it ended well, with what was applied made durable."""
+        self.close()
+        for process in self.members.values():
+            process.send_signal(signal.SIGTERM)
+        well = True
+        for name, process in self.members.items():
+            try:
+                code = process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                self.say(f"{name} did not end within {END_S:.0f} s of SIGTERM; kill -9")
+                self.system.kill(process)
+                code = -signal.SIGKILL
+            if code:
+                well = False
+                self.say(f"{name} ended with {code}")
+        return well
+
     def drain(self) -> None:
         """End everything with what is left applied and stored."""
-        for process in self.members.values():
-            if process.poll() is None:
-                process.terminate()
-        for process in self.members.values():
-            process.wait(60)
+        self.end()
         for command in ("worker", "sink"):
             last = self.system.start(command, "--until-idle", IDLE_S)
             assert last.wait(DRAIN_S) == 0, self.system.log_of(last)[-4000:]

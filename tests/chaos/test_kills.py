@@ -30,7 +30,7 @@ def test_200_000_chunks_under_kill_9(
     own = system(f"kills-{store}-{seed % 10**6}", **{"worker.store": store})
     settings = own.prepare()
     feed = Feed(settings, seed, CHUNKS, sessions=1000, rate=1300)
-    rig = Rig(local_stack, own, rng, workers=1, sinks=1)
+    rig = Rig(local_stack, own, workers=1, sinks=1)
     feed.start()
     errors: list[BaseException] = []
 
@@ -62,4 +62,4 @@ def test_200_000_chunks_under_kill_9(
     feed.join(600)
     rig.drain()
     print("\n".join(rig.log))
-    print(judge(settings))
+    print(judge(own))

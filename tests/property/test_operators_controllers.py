@@ -84,7 +84,9 @@ def test_law_8_pi_settles_on_a_reachable_target(
     _, output = drive(z, a_star, config, kernel=kernel)
     error = np.abs(output.row_column("pi_error")).reshape(250, len(rows))
     # The first correction may overshoot: the fifth error can exceed the fourth by a little. After
-    # three tokens every error is below the one two before it, after four below the last.
+    # three tokens every error is below the one two before it, after four below the last. This is less
+    # than the law's words, and docs/decisions/0007 says why.
+    assert (error[4] <= 1.1 * error[3] + 1e-6).all()
     assert (error[5:] - error[3:-2] <= 1e-6).all()
     assert (np.diff(error[4:], axis=0) <= 1e-6).all()
     assert (error[-1] < 0.01 * DEFAULT.g_target).all()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections import OrderedDict
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,8 +15,8 @@ from routekeel.streams.topology.recency import Recency, Touch, touch_of
 from routekeel.streams.topology.session import Session
 from routekeel.streams.topology.watermark import Watermark
 
-KEYS = st.sampled_from([b"a", b"b", b"c", b"d", b"e"])
-STEPS = st.lists(st.tuples(st.sampled_from(["touch", "remove", "evict"]), KEYS))
+KEYS = st.integers(0, 24).map(lambda number: b"s%d" % number)
+STEPS = st.lists(st.tuples(st.sampled_from(["touch", "touch", "remove", "evict"]), KEYS))
 
 
 @given(STEPS)
@@ -63,3 +65,21 @@ def test_slots_are_used_again() -> None:
             recency.remove(b"%d" % (number - 10))
     assert len(recency) == 10
     assert len(recency._keys) <= 12
+
+
+def test_many_touches_with_a_cap() -> None:
+    rng = random.Random(4)
+    oracle: OrderedDict[bytes, int] = OrderedDict()
+    recency = Recency()
+    for clock in range(100_000):
+        key = b"session-%d" % rng.randrange(3_000)
+        oracle[key] = clock
+        oracle.move_to_end(key)
+        recency.touch(key, clock)
+        if len(oracle) > 2_000:
+            gone, _ = oracle.popitem(last=False)
+            assert recency.oldest() is not None
+            recency.remove(gone)
+    assert list(recency) == list(oracle)
+    with pytest.raises(KeyError):
+        recency.remove(b"never there")

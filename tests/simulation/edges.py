@@ -45,10 +45,11 @@ class SimOutput:
         self.buffered: deque[tuple[str, int, bytes | None, bytes]] = deque()
         self.error_share = 0.0
 
-    def send(self, topic: str, partition: int, key: bytes | None, value: bytes) -> None:
+    def send(self, topic: str, partition: int, key: bytes | None, value: bytes) -> bool:
         if len(self.buffered) >= BUFFER_MAX:
-            raise BufferError
+            return False
         self.buffered.append((topic, partition, key, value))
+        return True
 
     def deliver(self, count: int) -> None:
         """So many arrive."""

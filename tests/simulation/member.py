@@ -153,7 +153,10 @@ class Member:
     async def _watch(self) -> None:
         while True:
             await self.process.turn("watch")
-            await self.worker.checkpoint_now()
+            if self.rng.random() < 0.5:
+                await self.worker.checkpoint_now()
+            else:
+                await self.worker.checkpoint_if_due()
 
     async def revoke(self) -> None:
         """Give up everything."""

@@ -18,7 +18,11 @@ from tests.stack.system import MakeSystem, changelog_topic, end_of, wait_until
 
 pytestmark = pytest.mark.stack
 SHAPE = Shape(2, 2, 4)
-SMALL = {"worker.checkpoint_interval_s": 0.1, "worker.batch_records_max": 50}
+SMALL = {
+    "worker.checkpoint_interval_s": 0.1,
+    "worker.checkpoint_share_max": 1e3,
+    "worker.batch_records_max": 50,
+}
 
 
 def metric(settings: Settings, process: subprocess.Popen[bytes], name: str) -> float:

@@ -18,6 +18,8 @@ from tests.stack.system import MakeSystem, end_of, wait_until
 
 pytestmark = pytest.mark.stack
 IDLE = ("--until-idle", "2")
+# Checkpoints as often as can be, so that kills fall between and into many.
+SMALL = {"worker.checkpoint_interval_s": 0.1, "worker.checkpoint_share_max": 1e3}
 
 
 def assert_exact(settings: Settings) -> None:
@@ -40,7 +42,8 @@ def test_kill_and_restart_is_exact(system: MakeSystem, store: str, tmp_path: Pat
     write_events(settings, Shape(2, 2, 4), 4000, 50, seed)
     for _ in range(3):
         worker = running.start(
-            "worker", **{"worker.checkpoint_interval_s": 0.1, "worker.batch_records_max": 100}
+            "worker",
+            **(SMALL | {"worker.batch_records_max": 100}),
         )
         before = end_of(settings, settings.topics.telemetry)
         goal = before + rng.randint(1, 400)
@@ -63,7 +66,7 @@ def test_two_workers_share_and_take_over(system: MakeSystem) -> None:
     settings = running.settings
     ensure_topics(settings)
     write_events(settings, Shape(2, 2, 4), 3000, 60, seed)
-    small = {"worker.checkpoint_interval_s": 0.1, "worker.batch_records_max": 50}
+    small = SMALL | {"worker.batch_records_max": 50}
     first, second = running.start("worker", **small), running.start("worker", **small)
     wait_until(
         lambda: end_of(settings, settings.topics.telemetry) >= 500, "outputs", alive=[first, second]

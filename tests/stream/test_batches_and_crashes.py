@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routekeel.streams.driver import TopologyDriver
+from routekeel.streams.topology import partition
 from routekeel.streams.topology.config import TopologyConfig
 from tests.stream.chunks import START_US, chunk_fields
 
@@ -98,3 +99,24 @@ def test_a_late_writer_changes_nothing() -> None:
     actual.crash()
     actual.run()
     assert actual.states() == expected.states()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_batch_that_unpacks_to_too_much_is_applied_in_pieces(
+    monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    whole, pieces = (TopologyDriver(TopologyConfig(), compiled=compiled) for _ in range(2))
+    for index in range(40):
+        whole.append(chunk_fields(f"s{index % 3}", 3 * (index // 3)))
+    pieces.log = whole.log
+    whole.run()
+    monkeypatch.setattr(partition, "BATCH_VALUES_MAX", 5 * 24)
+    sizes: list[int] = []
+    apply = pieces.processor._apply
+    monkeypatch.setattr(
+        pieces.processor, "_apply", lambda piece, *rest: (sizes.append(len(piece)), apply(piece, *rest))[1]
+    )  # fmt: skip
+    pieces.run()
+    assert sum(sizes) == 40 and max(sizes) == 5
+    assert pieces.sent == whole.sent
+    assert pieces.states() == whole.states()

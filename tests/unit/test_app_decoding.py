@@ -106,3 +106,16 @@ async def test_a_registry_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyP
     assert decoder.decode(value)["session_id"] == "s"
     assert len(waits) == 5
     assert max(waits) <= 6.0
+
+
+async def test_resolved_ids_are_bounded_and_never_missing_from_their_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decoding, "RESOLVED_KEPT_MAX", 2)
+    registry = Registry()
+    value, decoder = encoded(registry), LogitsDecoder(registry)
+    known = {registry.add({"type": "record", "name": f"r{n}", "fields": []}) for n in range(6)}
+    for schema_id in sorted(known):
+        await decoder.resolve([b"\0" + schema_id.to_bytes(4, "big") + b"x", value])
+        assert len(decoder._resolved) <= 2
+        assert decoder.decode(value)["session_id"] == "s"

@@ -70,7 +70,9 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
     settings = load_settings(None, {"stack.state_dir": str(tmp_path)}, {}).settings
     owned, clock, metrics = Owned(), Clock(), WorkerMetrics()
     watch = LagWatch(settings, owned, metrics, clock)  # type: ignore[arg-type]
-    return SimpleNamespace(owned=owned, clock=clock, watch=watch, ends=ends, away=away)
+    return SimpleNamespace(
+        owned=owned, clock=clock, watch=watch, ends=ends, away=away, metrics=metrics
+    )
 
 
 async def test_records_that_wait_with_nothing_applied_are_a_stall(world: Any) -> None:
@@ -110,13 +112,14 @@ async def test_partitions_tell_that_a_recovery_gets_on() -> None:
     clock.now = 100.0
 
     class Log:
-        async def recover(self, partition: int, store: Any, progressed: Any) -> int:
-            for _ in range(3):
+        async def recover(self, partition: int, reader: Any, progress: Any) -> None:
+            for read in range(3):
                 clock.now += 40
-                progressed()
+                progress(read, 3)
                 seen.append(partitions.progress_at)
             clock.now += 40
-            return 3
+
+        async def follow(self, *_: Any) -> None: ...
 
     config = TopologyConfig(kernel="numpy")
     nothing: Any = None
@@ -126,10 +129,10 @@ async def test_partitions_tell_that_a_recovery_gets_on() -> None:
         lambda partition: MemoryStore(),
         lambda source, store: PartitionProcessor(source, config, nothing, nothing, store),
         WorkerMetrics(),
-        clock,
+        clock=clock,
     )
     assert partitions.progress_at == 100
-    partitions.assign({0}, "id")
+    await partitions.assign({0}, "id")
     assert await partitions.get(0) is not None
     assert seen == [140, 180, 220]
     assert partitions.progress_at == 260
@@ -163,6 +166,19 @@ async def test_a_broker_that_is_away_keeps_the_old_numbers(world: Any) -> None:
     world.away.value = True
     await world.watch.refresh()
     assert world.watch.lag == {0: 5}
+
+
+async def test_a_partition_given_up_has_no_numbers_any_more(world: Any) -> None:
+    def shown() -> set[str]:
+        (family,) = world.metrics.lag.collect()
+        return {sample.labels["partition"] for sample in family.samples}
+
+    world.owned.applied, world.ends[0], world.ends[1] = {0: 4, 1: 4}, 10, 10
+    await world.watch.refresh()
+    assert shown() == {"0", "1"}
+    world.owned.applied = {1: 4}
+    await world.watch.refresh()
+    assert shown() == {"1"}
 
 
 @pytest.mark.parametrize("ok", [True, False])

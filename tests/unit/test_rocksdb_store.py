@@ -32,9 +32,8 @@ try:
         store.commit({b"k%d" % number: bytes(50_000)}, Watermark("log", 0, 6 + number, 0, 0), 10 + number)
 except RoutekeelError as error:
     print(number, error.message, error.hint)
-    sys.stdout.flush()
-    import os
-    os._exit(7)
+    store.close()
+    sys.exit(7)
 """
 
 

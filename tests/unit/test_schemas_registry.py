@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from routekeel.schemas import codec
+from routekeel.schemas import registry as registry_module
 from routekeel.schemas.avro import schema
 from routekeel.schemas.codec import Decoder, Encoder
 from routekeel.schemas.errors import RegistryUnavailable, SchemaRefused, UnknownSchemaId
@@ -185,3 +187,23 @@ def test_a_schema_that_is_no_avro_record_is_refused_by_the_decoder(server: Serve
 
     with pytest.raises(WrongRecord):
         Decoder(WEIGHTS, SchemaIds(server.url, retries=0)).decode(b"\0\0\0\0\1x")
+
+
+def test_answers_and_plans_are_bounded(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_module, "SCHEMAS_KEPT_MAX", 3)
+    monkeypatch.setattr(codec, "PLANS_KEPT_MAX", 2)
+    ids = SchemaIds(server.url, retries=0)
+    value = example(WEIGHTS)
+    framed = Encoder(WEIGHTS, ids.register(WEIGHTS, "w")).encode(value)
+    decoder = Decoder(WEIGHTS, ids)
+    versions = []
+    for number in range(8):
+        older = json.loads(json.dumps(schema(WEIGHTS)))
+        older["doc"] = f"version {number}"
+        server.texts.append(json.dumps(older))
+        versions.append(len(server.texts))
+    for schema_id in versions:
+        decoder.decode(b"\0" + schema_id.to_bytes(4, "big") + framed[5:])
+        assert len(ids._schemas) <= 3
+        assert len(decoder._plans) <= 2
+    assert decoder.decode(framed) == decoder.decode(framed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,19 @@ FOLDERS = ("operators", "schemas", "backends", "infra", "streams", "tests")
 FILE_LINES_MAX = 300
 FUNCTION_LINES_MAX = 70
 FORBIDDEN_NAMES = ("utils", "util", "common", "helpers", "helper", "manager", "misc")
-# Every public operator says what goes in and out: the word of a shape, and of a unit or range.
-SHAPE_WORDS = ("[", "shape", "scalar", "float", "int", "number", "a single", "whether")
+# Every public operator says what goes in and out: a shape, and a unit or a range. A shape is a list
+# of axes after a type (f32[T, 3]) or alone ([n, E], [...]), or the words for what has none.
+SHAPE = re.compile(
+    r"\w*\[(?:\.\.\.|[A-Za-z])[^\]]*\]|\b(?:shape|scalar|float|int|number|whether|last axis)\b",
+    re.IGNORECASE,
+)
+# A range is an interval of numbers ([0, ½], 0 … 9999), a comparison or the sum that is kept; a unit is
+# what is counted or measured, also the ulp of a plain function.
+UNIT = re.compile(
+    r"[\[(][−-]?[\d√½][^\])]*, [^\])]*[\])]|\d … \d|[≥≤<>] ?[−\w]"
+    r"|\b(?:sums? to|nats|logits?|units?|ulp|how often|index|whether|floats in|roundings|all zero|bounds)\b",
+    re.IGNORECASE,
+)
 
 
 def python_files() -> list[Path]:
@@ -61,7 +73,27 @@ def public_operators() -> list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef
 def test_public_operator_is_documented(name: str, node: ast.FunctionDef) -> None:
     text = ast.get_docstring(node) or ""
     assert text, f"{name} has no docstring"
-    assert any(word in text.lower() for word in SHAPE_WORDS), f"{name} does not say shapes or units"
+    said = text.partition(">>>")[0]  # an example shows a value, it does not say what is allowed
+    assert SHAPE.search(said), f"{name} does not say a shape or that it takes a single value"
+    assert UNIT.search(said), f"{name} does not say a unit or a range"
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "unit"),
+    [
+        ("Points are put into print.", False, False),
+        ("f32[..., E] in [0, 1]", True, True),
+        ("routes [n, E]", True, False),
+        ("C in [0, 1]", False, True),
+        ("a float, 0 … 1", True, True),
+        ("‖w‖ over the last axis", True, False),
+        ("entropy in nats", False, True),
+    ],
+)
+def test_the_rule_sees_shapes_and_units_and_no_parts_of_words(
+    text: str, shape: bool, unit: bool
+) -> None:
+    assert (bool(SHAPE.search(text)), bool(UNIT.search(text))) == (shape, unit)
 
 
 def test_only_the_app_imports_faust() -> None:

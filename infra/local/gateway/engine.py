@@ -7,7 +7,9 @@ each statement gets a fresh connection, and only a session that has state keeps 
 
 from __future__ import annotations
 
+import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 EXECUTION_TIME_S_MAX = 600
 _CAPPED = "max_memory_usage"
+_ERRORS = "SELECT name, sum(value) AS value FROM system.errors GROUP BY name"
 _MARKER = "log_comment"  # a setting that changes nothing: by it a running query is found
 
 
@@ -85,6 +88,16 @@ class Engine:
             limit = int(wanted) or self._query_memory_bytes
             kept[_CAPPED] = str(min(limit, self._query_memory_bytes))
         return kept
+
+    def errors(self) -> Counter[str]:
+        """How often each error has occurred since the start, by name."""
+        connection = self.connect()
+        try:
+            found = connection.query(_ERRORS, "JSONEachRow")
+            rows = [json.loads(line) for line in bytes(found.bytes()).splitlines()]
+        finally:
+            self.release(connection)
+        return Counter({row["name"]: int(row["value"]) for row in rows})
 
     def kill(self, marker: str) -> None:
         """Ask the engine to end the query that carries the marker, if it still runs."""

@@ -13,7 +13,11 @@ from typing import Any
 
 from routekeel.infra.local.gateway import sessions
 from routekeel.infra.local.gateway.engine import Engine
-from routekeel.infra.local.gateway.replies import ClickHouseError, Progress
+from routekeel.infra.local.gateway.replies import (
+    UNKNOWN_STATUS_OF_INSERT,
+    ClickHouseError,
+    Progress,
+)
 from routekeel.infra.local.gateway.statement import Statement
 
 # Formats whose chunks may be joined: no header, no footer. The others are made whole.
@@ -127,6 +131,22 @@ class Run:
         )
 
     def _insert(self, data: bytes) -> None:
+        """Insert, and make sure of it: the engine says 'done' of an insert that a full disk refused.
+
+        What it never hides is that an error occurred. One of another query at the same time looks the
+        same, so all that can be said is that the outcome is not known; a token makes trying again safe.
+        """
+        before = self._engine.errors()
+        self._append(data)
+        occurred = self._engine.errors() - before
+        if occurred:
+            raise ClickHouseError.of(
+                UNKNOWN_STATUS_OF_INSERT,
+                "UNKNOWN_STATUS_OF_INSERT",
+                f"{', '.join(occurred)} occurred during this insert; it may or may not be done",
+            )
+
+    def _append(self, data: bytes) -> None:
         stream = self._connection.send_insert(self.statement.text, self.statement.format)
         try:
             if data:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-import tempfile
 
 from routekeel.streams.settings import load_settings
 
@@ -29,10 +28,13 @@ def main() -> None:
     """Run one contender in this process."""
     name, tag, *numbers = sys.argv[1:]
     module, function = CONTENDERS[name]
-    with tempfile.TemporaryDirectory(prefix="routekeel-bench-state-") as folder:
-        events, steps, layers, experts = (int(number) for number in numbers)
-        task = Task(load_settings().settings, tag, events, steps, layers, experts, folder)
-        getattr(importlib.import_module(f"tests.bench.contenders.{module}"), function)(task)
+    settings = load_settings().settings
+    # In the benchmark's own folder, which its parent removes whatever becomes of this process.
+    folder = settings.stack.state_dir / "bench-state" / tag
+    folder.mkdir(parents=True, exist_ok=True)
+    events, steps, layers, experts = (int(number) for number in numbers)
+    task = Task(settings, tag, events, steps, layers, experts, str(folder))
+    getattr(importlib.import_module(f"tests.bench.contenders.{module}"), function)(task)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from bytewax.connectors.kafka import KafkaSink, KafkaSinkMessage, KafkaSource
 from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
 
-from ..one_event import PerEvent
-from ..records import HandWritten
+from tests.bench.one_event import PerEvent
+from tests.bench.records import HandWritten
+
 from .task import Stopwatch, Task, report
 
 

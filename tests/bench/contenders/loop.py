@@ -10,9 +10,9 @@ from confluent_kafka import Consumer, Producer
 from routekeel.operators.config import DEFAULT
 from routekeel.operators.contract import BatchOutput, ChunkBatch
 from routekeel.operators.step import step_many
+from tests.bench.one_event import OneEvent
+from tests.bench.records import Event, HandWritten
 
-from ..one_event import OneEvent
-from ..records import Event, HandWritten
 from .task import Stopwatch, Task, report
 
 BATCH = 5000
@@ -95,7 +95,9 @@ def run(task: Task) -> None:
         outputs = loop.work.outputs(output, task.layers)
         for i, message in enumerate(messages):
             partition, key = message.partition(), message.key()
-            telemetry, weights = outputs.records(i, events[i], partition, message.offset(), first[i])
+            telemetry, weights = outputs.records(
+                i, events[i], partition, message.offset(), first[i]
+            )
             send(topics.telemetry, telemetry, key, partition)
             if weights is not None:
                 send(topics.weights, weights, key, partition)

@@ -12,8 +12,9 @@ import numpy as np
 from quixstreams import Application, message_context
 from quixstreams.models.serializers.base import Serializer
 
-from ..one_event import PerEvent
-from ..records import HandWritten
+from tests.bench.one_event import PerEvent
+from tests.bench.records import HandWritten
+
 from .task import Stopwatch, Task, report
 
 

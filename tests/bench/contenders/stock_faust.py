@@ -9,8 +9,9 @@ from typing import Any
 import faust
 import numpy as np
 
-from ..one_event import PerEvent
-from ..records import HandWritten
+from tests.bench.one_event import PerEvent
+from tests.bench.records import HandWritten
+
 from .task import Stopwatch, Task, report
 
 

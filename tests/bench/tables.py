@@ -1,0 +1,135 @@
+"""The report as tables, once as data: printed for people and written as Markdown from the same rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A title, the column heads (the first is text, the others numbers) and the rows."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+    def markdown(self) -> str:
+        """As a Markdown table under its title."""
+        rule = "|".join(["---"] + ["---:"] * (len(self.heads) - 1))
+        lines = [" | ".join(self.heads), rule, *(" | ".join(row) for row in self.rows)]
+        return f"### {self.title}\n\n" + "\n".join(f"| {line} |" for line in lines) + "\n"
+
+
+def _case(case: dict[str, Any]) -> Sheet:
+    own = case["events_per_s"].get("routekeel")
+    rows = []
+    for name, rate in case["events_per_s"].items():
+        low, high = case["events_per_s_range"][name]
+        ratio = "" if name == "routekeel" or own is None else f"{own / rate:.2f}×"
+        rows.append(
+            (name, f"{rate:,.0f}", f"{low:,.0f}–{high:,.0f}", ratio, f"{case['cpu_us_per_event'][name]:.1f}",
+             f"{case['broker_cpu_us_per_event'][name]:.1f}", f"{case['rss_mb'][name]:,.0f}")
+        )  # fmt: skip
+    heads = (
+        "contender",
+        "events/s",
+        "range",
+        "routekeel is",
+        "CPU µs/event",
+        "broker CPU µs/event",
+        "peak MB",
+    )
+    title = f"{case['shape']}: {case['events']:,} events ({case['megabytes']:,.0f} MB) of {case['sessions']:,} sessions"
+    return Sheet(title, heads, rows)
+
+
+def _sessions(report: dict[str, Any]) -> Sheet:
+    rows = [
+        (f"{c['sessions']:,}", f"{c['cpu_us_per_event']:.1f}", f"{c['events_per_s']:,.0f}", f"{c['rss_mb']:,.0f}")
+        for c in report["cases"]
+    ]  # fmt: skip
+    title = (
+        f"Cost by live sessions, {report['shape']}: the last is {report['ratio']:.2f}× the first"
+    )
+    return Sheet(title, ("sessions", "CPU µs/event", "events/s", "resident MB"), rows)
+
+
+def _workers(report: dict[str, Any]) -> Sheet:
+    rows = [
+        (str(c["workers"]), f"{c['events_per_s']:,.0f}",
+         "–".join(f"{rate:,.0f}" for rate in c["events_per_s_range"]),
+         f"{c['worker_cpu_us_per_event']:.1f}", f"{c['worker_cores']:.2f}",
+         f"{c['broker_cpu_us_per_event']:.1f}", f"{c['broker_cores']:.2f}")
+        for c in report["cases"]
+    ]  # fmt: skip
+    heads = (
+        "workers",
+        "events/s",
+        "range",
+        "CPU µs/event",
+        "cores",
+        "broker CPU µs/event",
+        "broker cores",
+    )
+    title = f"Two workers against one, {report['shape']}: {report['gain']:.2f}×, broker on the same cores"
+    return Sheet(title, heads, rows)
+
+
+def _sink(report: dict[str, Any]) -> Sheet:
+    low, high = report["share_range"]
+    rows = [
+        ("routekeel sink", f"{report['rows_per_s']:,.0f}"),
+        ("the same Arrow batches, inserted directly", f"{report['direct_rows_per_s']:,.0f}"),
+        ("share", f"{report['share']:.0%} ({low:.0%}–{high:.0%})"),
+    ]
+    title = f"Sink, {report['shape']}: {report['rows']:,.0f} rows, {report['megabytes']:,.0f} MB of Arrow"
+    return Sheet(title, ("", "rows/s"), rows)
+
+
+def _cpu(report: dict[str, Any]) -> Sheet:
+    rows = [
+        (row, f"{us:.2f}", f"{report['share'][row]:.1%}")
+        for row, us in report["us_per_event"].items()
+    ]
+    title = f"Where this app's CPU goes, {report['shape']} ({report['samples']:,} samples)"
+    return Sheet(title, ("", "µs/event", "share"), rows)
+
+
+def _emit(report: dict[str, Any]) -> Sheet:
+    kinds = ("tight", "tight_accepted", "tight_dropped", "paced", "copy")
+    rows = [
+        (case["broker"],
+         *(" / ".join(f"{case[k][p]:.1f}" for p in ("p50_us", "p99_us", "p999_us")) for k in kinds))
+        for case in report["cases"]
+    ]  # fmt: skip
+    heads = ("broker", "tight loop", "accepted", "dropped", f"{report['rate']:,}/s", "plain copy")
+    return Sheet(f"emit_logits, {report['bytes']:,} bytes, µs: p50 / p99 / p99.9", heads, rows)
+
+
+def sheets(report: dict[str, Any]) -> list[Sheet]:
+    """Every table of the report, in reading order."""
+    found = [_case(case) for case in report["cases"]]
+    found += [_cpu(one) for one in report["cpu"]]
+    found += [_sessions(report["sessions"]), _workers(report["workers"])]
+    found += [_sink(report["sink"]), _emit(report["sdk_emit"])]
+    return found
+
+
+def worse(report: dict[str, Any]) -> list[str]:
+    """Every figure in which this app is behind a contender, as sentences."""
+    found = []
+    for case in report["cases"]:
+        for key, what, lower in (
+            ("events_per_s", "events/s", False),
+            ("cpu_us_per_event", "µs of CPU an event", True),
+            ("broker_cpu_us_per_event", "µs of the broker's CPU an event", True),
+            ("rss_mb", "MB of peak memory", True),
+        ):
+            own = case[key].get("routekeel")
+            for name, value in case[key].items():
+                if own is not None and (value < own if lower else value > own):
+                    found.append(
+                        f"{case['shape']}: {name} has {value:,.1f} {what}, routekeel {own:,.1f}."
+                    )
+    return found

@@ -1,0 +1,41 @@
+"""Outcomes as lines of JSON, so that a long run that is cut off, or several at once, lose nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.chaos.run import Outcome
+from tests.chaos.schedule import Fault, Pace, Schedule
+from tests.chaos.verdict import Verdict
+
+
+def append(path: Path, outcome: Outcome) -> None:
+    """Add one outcome."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(outcome)) + "\n")
+
+
+def read(path: Path) -> list[Outcome]:
+    """The outcomes by seed; of a seed that was run again, the last."""
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        fields = json.loads(line)
+        schedule = fields["schedule"]
+        schedule |= {
+            "pace": Pace(*schedule["pace"]),
+            "faults": tuple(Fault(*fault) for fault in schedule["faults"]),
+        }
+        verdict = fields["verdict"]
+        outcome = Outcome(
+            **fields
+            | {
+                "schedule": Schedule(**schedule),
+                "verdict": None if verdict is None else Verdict(**verdict),
+                "log": tuple(fields["log"]),
+            }
+        )
+        found[outcome.schedule.seed] = outcome
+    return [found[seed] for seed in sorted(found)]

@@ -1,0 +1,145 @@
+"""docs/RELIABILITY.md from the outcomes of a run: every figure in it comes from here."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from routekeel.infra.local.jars import KAFKA_VERSION
+from tests.chaos.run import Outcome
+from tests.chaos.schedule import KINDS
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = ROOT / "docs" / "RELIABILITY.md"
+HEAD = """# Reliability
+
+<!-- Written by `make chaos` (python -m tests.chaos --write). Change tests/chaos/table.py, not this file. -->
+
+Seeded faults against the real thing: a Kafka broker, a schema registry, a ClickHouse engine, two workers
+and two sinks, all in processes of their own, while chunks flow in. In every run one record in a hundred is
+poison, one in a hundred is sent twice, and event times step by seconds, hours and more than a year in both
+directions. On top of that each seed draws its own schedule of faults (`tests/chaos/schedule.py`).
+
+After each seed, once the system has caught up **by itself**, four things must hold:
+
+- `routekeel audit`: every record of the log has its rows or its dead letter, once;
+- `routekeel audit --replay`: every stored value is, bit for bit, what a replay of the log gives;
+- every session's final state, read from the changelog, is the oracle's, byte for byte;
+- every record of the output topics, repeats dropped by id, is the oracle's, byte for byte.
+
+The oracle is the topology in memory over the same log, in large batches, without a fault.
+"""
+RERUN = """
+## Have it again
+
+```
+make chaos                       # ten seeds; writes this page
+make chaos-night                 # a hundred seeds, the store away for two minutes at a time; writes this page
+make chaos SEED=17 SEEDS=1       # one seed; prints its schedule and what was done when
+python -m tests.chaos --seed 17 --drop 2,5   # the same schedule without two of its faults
+python -m tests.chaos --seed 17 --shrink     # leaves out what a failure does not need
+```
+
+A seed gives the same schedule and the same records; when exactly a process is hit is the machine's doing.
+A failing seed prints its schedule, the log of what was done, and the command that runs it again.
+`make test-stress` runs ten seeds as tests.
+"""
+
+
+def render(outcomes: Sequence[Outcome], command: str, when: str, impossible: dict[str, str]) -> str:
+    """The whole page."""
+    failed = [outcome for outcome in outcomes if outcome.failure]
+    total = Counter[str]()
+    for outcome in outcomes:
+        total += outcome.schedule.kinds()
+    parts = [HEAD, "## The last run\n", _facts(outcomes, failed, command, when), ""]
+    parts += ["| fault | times | what it is |", "|---|---:|---|"]
+    parts += [f"| {kind} | {total[kind]} | {MEANING[kind]} |" for kind in KINDS]
+    parts += [f"\nLeft out on this machine: {k} ({why})." for k, why in impossible.items()]
+    parts += ["", _rows(outcomes)]
+    if failed:
+        parts += ["", "## Failed", *(_failed(outcome) for outcome in failed)]
+    return "\n".join(parts) + "\n" + RERUN
+
+
+MEANING = {
+    "kill worker": "kill -9 of a worker, started again",
+    "kill sink": "kill -9 of a sink, started again",
+    "kill broker": "kill -9 of Kafka, up again within seconds",
+    "kill store": "kill -9 of the ClickHouse engine, up again within seconds",
+    "kill registry": "kill -9 of the schema registry, up again within seconds",
+    "pause 30 s": "SIGSTOP of a worker or sink for 30 s",
+    "pause past session": "SIGSTOP for 1.2 to 2 session timeouts: the process wakes after others took over",
+    "worker storm": "three more workers join and leave, one after another, within seconds",
+    "sink storm": "six members join the sinks' group, take partitions, do nothing and leave",
+    "store away": "kill -9 of the ClickHouse engine, away for long",
+    "full disk: state": "no room left where the workers keep their RocksDB",
+    "full disk: store": "no room left where the ClickHouse engine keeps its tables",
+}
+
+
+def _facts(outcomes: Sequence[Outcome], failed: Sequence[Outcome], command: str, when: str) -> str:
+    held = [outcome.verdict for outcome in outcomes if outcome.verdict is not None]
+    pace = outcomes[0].schedule.pace
+    memory_gib = psutil.virtual_memory().total / 2**30
+    packages = ("faust-streaming", "aiokafka", "confluent-kafka", "chdb", "rocksdict", "numba")
+    facts = [
+        f"- {when}, `{command}`, commit {_commit()}",
+        f"- {len(outcomes) - len(failed)} of {len(outcomes)} seeds held: "
+        f"{sum(v.events for v in held):,} events, {sum(v.rows for v in held):,} rows compared bit for "
+        f"bit, {sum(v.repeats for v in held):,} repeated outputs dropped, "
+        f"{sum(v.dead_letters for v in held):,} dead letters",
+        f"- each seed: {pace.chunks:,} chunks at about {pace.rate:.0f} a second; "
+        f"'store away' lasts {pace.away_s:.0f} s",
+        f"- Python {platform.python_version()}, Kafka {KAFKA_VERSION}, "
+        + ", ".join(f"{name} {version(name)}" for name in packages),
+        f"- {platform.system()} {platform.machine()}, {psutil.cpu_count()} cores, {memory_gib:.0f} GiB",
+    ]
+    return "\n".join(facts)
+
+
+def _rows(outcomes: Sequence[Outcome]) -> str:
+    lines = [
+        "| seed | state | sessions s | faults | restarts | poison | clock steps | events | rows | "
+        "repeats dropped | dead letters | caught up s | seconds | verdict |",
+        "|---:|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
+    ]
+    for outcome in outcomes:
+        schedule, verdict = outcome.schedule, outcome.verdict
+        kinds = ", ".join(k + (f" ×{n}" if n > 1 else "") for k, n in schedule.kinds().items())
+        counts = (
+            (verdict.events, verdict.rows, verdict.repeats, verdict.dead_letters)
+            if verdict
+            else ("", "", "", "")
+        )
+        shown = [f"{count:,}" if isinstance(count, int) else count for count in counts]
+        sessions = f"{schedule.worker_session_s:.0f} / {schedule.sink_session_s:.0f}"
+        cells = [
+            str(schedule.seed), schedule.store, sessions, kinds, str(outcome.restarts),
+            str(outcome.poison), str(outcome.clock_steps), *shown, f"{outcome.settle_s:.0f}",
+            f"{outcome.seconds:.0f}", "**failed**" if outcome.failure else "exact",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _failed(outcome: Outcome) -> str:
+    reason = [line for line in outcome.failure.splitlines() if "Error" in line] or [""]
+    return f"\n```\n{outcome.schedule}\n{reason[0][:300]}\n```"
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"

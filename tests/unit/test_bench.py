@@ -1,0 +1,93 @@
+"""What the benchmark's fairness rests on: one event at a time gives what a batch gives, to the byte."""
+
+from __future__ import annotations
+
+import doctest
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from routekeel.operators.config import DEFAULT
+from routekeel.operators.contract import ChunkBatch
+from routekeel.operators.state import initial_rows
+from routekeel.operators.step import compiled_kernel_exists, step_many
+from routekeel.schemas.logits import pack, unpack
+from routekeel.streams.settings import Settings
+from tests.bench import cpu, records
+from tests.bench.load import Conversations, Shape, weights_expected
+from tests.bench.records import dense, weights_cadence, weights_due
+
+ARRAYS = ("layer", "load_base", "load_controlled", "route", "state", "chunk", "ambiguity_mask")
+
+
+@pytest.mark.parametrize("shape", [Shape(8, 4, 8), Shape(1, 3, 13), Shape(2, 1, 128)])
+def test_one_event_at_a_time_gives_what_a_batch_gives(shape: Shape) -> None:
+    if not compiled_kernel_exists():
+        pytest.skip("no compiler for the kernel here")
+    from tests.bench.one_event import OneEvent
+
+    rng = np.random.default_rng(7)
+    kernel = OneEvent(shape.tokens, shape.layers, shape.experts, top_k=2)
+    state, expected = (initial_rows(shape.layers, shape.experts) for _ in range(2))
+    for _ in range(20):
+        rows = shape.tokens * shape.layers
+        logits = rng.normal(scale=2, size=(rows, shape.experts)).astype(np.float32)
+        ambiguity = np.full((shape.tokens, 3), np.nan, np.float32)
+        ambiguity[:, 0] = rng.uniform(size=shape.tokens)
+        batch = ChunkBatch.build(
+            logits,
+            [shape.tokens],
+            [shape.layers],
+            np.arange(shape.layers),
+            ambiguity=ambiguity,
+        )
+        expected, output = step_many(DEFAULT, expected, batch)
+        kernel.step(logits, ambiguity, state)
+        assert state.tobytes() == expected.tobytes()
+        for name in ARRAYS:
+            ours, theirs = getattr(kernel.output, name), getattr(output, name)
+            assert ours.tobytes() == theirs.tobytes(), name
+
+
+def test_top_m_logits_are_spread_as_the_schema_says() -> None:
+    logits = np.random.default_rng(1).normal(scale=2, size=(1, 48, 128))
+    data = pack(logits, "TOPM_F16", 16)
+    assert dense(data, 128, 16).tobytes() == unpack(data, 1, 48, 128, "TOPM_F16", 16).tobytes()
+
+
+def test_weights_follow_the_setting_and_are_counted_alike() -> None:
+    shape, events, sessions, every = Shape(3, 1, 2), 50, 7, 8
+    due = 0
+    for session, sequence in Conversations(sessions).turns(events):
+        tokens = range(3 * sequence + 1, 3 * sequence + 4)
+        due += sequence == 0 or any(token % every == 0 for token in tokens)
+        assert session < sessions
+    assert weights_expected(shape, events, sessions, every) == due
+    assert weights_expected(shape, events, sessions, 1) == events
+    assert weights_due(0, 1, True, 8) and not weights_due(0, 1, False, 8)
+    settings = SimpleNamespace(worker=SimpleNamespace(weights_every_tokens=8))
+    assert weights_cadence(settings) == 8  # type: ignore[arg-type]
+    assert weights_cadence(Settings()) >= 1
+
+
+def test_conversations_count_every_session_whatever_the_order() -> None:
+    talk = Conversations(3)
+    spoken = list(talk.turns(4)) + list(talk.at_random(50, np.random.default_rng(0)))
+    for session in range(3):
+        sequences = [sequence for who, sequence in spoken if who == session]
+        assert sequences == list(range(len(sequences)))
+
+
+def test_stacks_are_sorted_into_rows() -> None:
+    inside = ["_run (streams/app/run.py:90)", "_on_batch (streams/app/worker.py:1)"]
+    apply = "apply (streams/topology/partition.py:1)"
+    assert cpu.classify([*inside, apply, "_run_compiled (operators/step.py:1)"]) == "kernel"
+    assert cpu.classify([*inside, "_send (streams/app/worker.py:2)"]) == "produce"
+    assert cpu.classify([*inside, "getrecord (aiokafka/consumer/fetcher.py:1)"]) == (
+        "fetch and parse"
+    )
+    assert cpu.classify([*inside, "exercise_controller (streams/app/web.py:1)"]) is None
+    assert cpu.classify(["<module> (somewhere.py:1)"]) is None
+    for module in (cpu, records):
+        assert doctest.testmod(module).failed == 0

@@ -1,0 +1,72 @@
+"""A chaos schedule is data: the same from its seed everywhere, of all kinds, and shrunk by leaving out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.record import append, read
+from tests.chaos.run import Outcome
+from tests.chaos.schedule import FAULTS, KINDS, PAUSE_S, Pace, draw
+from tests.chaos.table import MEANING, render
+from tests.chaos.verdict import Verdict
+
+PACE = Pace()
+
+
+def outcome(seed: int, failure: str = "") -> Outcome:
+    verdict = None if failure else Verdict(20_000, 150_000, 200, 400, 7)
+    return Outcome(draw(seed, PACE), 99.0, 5.0, 2, 100, 40, verdict, failure, ("1 s  kill",))
+
+
+def test_a_seed_is_a_schedule() -> None:
+    assert draw(5, PACE) == draw(5, PACE) != draw(6, PACE)
+    points = [fault.at_chunk for fault in draw(5, PACE).faults]
+    assert points == sorted(points) and len(points) == FAULTS
+    assert points[0] > 0 and points[-1] < PACE.chunks
+
+
+@pytest.mark.parametrize("first", [0, 1, 50])
+def test_ten_seeds_have_all_kinds(first: int) -> None:
+    schedules = [draw(seed, PACE) for seed in range(first, first + 10)]
+    assert (
+        {kind for schedule in schedules for kind in schedule.kinds()} == set(KINDS) == set(MEANING)
+    )
+    for schedule in schedules:
+        sessions = {"worker": schedule.worker_session_s, "sink": schedule.sink_session_s}
+        for fault in schedule.faults:
+            if fault.kind == "pause 30 s":
+                assert fault.seconds == PAUSE_S
+            if fault.kind == "pause past session":
+                assert fault.seconds > sessions[fault.target.split("-")[0]]
+        if "full disk: state" in schedule.kinds():
+            assert schedule.store == "rocksdb"
+
+
+def test_faults_are_left_out_without_moving_the_others() -> None:
+    whole = draw(3, PACE)
+    impossible = {"full disk: state", "full disk: store"}
+    assert any(fault.kind in impossible for fault in whole.faults)
+    left = draw(3, PACE, impossible)
+    assert left.faults == tuple(f for f in whole.faults if f.kind not in impossible)
+    assert whole.without([1, 4]).faults == whole.faults[1:3] + whole.faults[4:]
+
+
+def test_outcomes_are_kept_and_shown(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "results.jsonl"
+    for one in (outcome(4, "AssertionError: rows differ"), outcome(2), outcome(4)):
+        append(path, one)
+    assert [json.loads(line)["schedule"]["seed"] for line in path.read_text().splitlines()] == [
+        4,
+        2,
+        4,
+    ]
+    assert read(path) == [outcome(2), outcome(4)]
+    page = render(
+        [outcome(2), outcome(9, "AssertionError: rows differ")], "the command", "today", {}
+    )
+    assert "1 of 2 seeds held: 20,000 events, 150,000 rows" in page
+    assert str(draw(9, PACE)) in page and "AssertionError: rows differ" in page
+    assert page.count("| exact |") == 1 and page.count("| **failed** |") == 1
