@@ -55,7 +55,12 @@ def test_worker_and_sink_live_through_a_broker_that_goes_and_comes(
     psutil.Process(pid_of(local_stack, "kafka")).kill()
     local_stack.up()
     assert running.run("produce", *LOAD, "2") == 0
-    wait_until(lambda: counts(settings)["telemetry"] == (80, 80), "the rows after it", alive=both)
+
+    def all_there() -> bool:
+        found = counts(settings)
+        return found["telemetry"] == found["weights"] == (80, 80)
+
+    wait_until(all_there, "the rows after it", alive=both)
     for process in both:
         process.terminate()
     codes = [process.wait(60) for process in both]
