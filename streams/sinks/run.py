@@ -15,7 +15,7 @@ from routekeel.schemas.codec import Encoder
 from routekeel.schemas.errors import RegistryUnavailable
 from routekeel.schemas.records import DEAD_LETTER
 from routekeel.schemas.registry import SchemaIds, subject_of
-from routekeel.streams.errors import RoutekeelError, ServiceUnavailable
+from routekeel.streams.errors import ConfigurationError, RoutekeelError, ServiceUnavailable
 from routekeel.streams.history.store import apply_schema, connect
 from routekeel.streams.registry import registry_of
 from routekeel.streams.runtime_file import runtime_file
@@ -150,7 +150,7 @@ def _pages(
     try:
         pages = WebPages(host, port, metrics.registry, health)
     except OSError as error:
-        raise RoutekeelError(
+        raise ConfigurationError(
             f"the sink's pages cannot be served on {host}:{port}: {error.strerror}",
             "set sink.web_port to a free port, or to 0 for any",
         ) from error

@@ -36,6 +36,9 @@ class System:
             "topics.partitions": 4,
             "worker.session_timeout_s": 6,
             "worker.heartbeat_interval_s": 1,
+            # Weights after every chunk, so that tests can count them; the demo has the defaults.
+            "worker.weights_every_tokens": 1,
+            "worker.state_every_tokens": 1,
             "sink.session_timeout_s": 10,
             "sink.batch_interval_s": 0.3,
             **{
