@@ -34,6 +34,7 @@ FOLLOW_ENDS_EVERY_S = 1.0
 BROKER_TIMEOUT_S = 30.0
 WRITE_QUEUE_RECORDS = 2_000_000
 WRITE_QUEUE_KB = 1_048_576
+FLUSH_STEP_S = 0.5
 
 
 def feed(reader: ChangelogReader, message: Message) -> None:
@@ -72,6 +73,7 @@ class ChangelogTopic:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._closed = threading.Event()
         self._topic = changelog_topic(settings)
         self._admin = admin_client(settings)
         self._threads = ThreadPoolExecutor(RECOVERY_THREADS, "recovery")
@@ -188,7 +190,8 @@ class ChangelogTopic:
             self._produce(
                 key=key, value=value, headers=headers, partition=partition, on_delivery=delivered
             )
-        self._producer.flush()
+        while self._producer.flush(FLUSH_STEP_S):
+            self._stop_if_closed()
         if failures:
             raise KafkaException(failures[0])
         return last_offset, size
@@ -200,3 +203,13 @@ class ChangelogTopic:
                 return
             except BufferError:
                 self._producer.poll(0.1)
+                self._stop_if_closed()
+
+    def close(self) -> None:
+        """Wait no longer for what is being written: without a broker that may take minutes."""
+        self._closed.set()
+
+    def _stop_if_closed(self) -> None:
+        if self._closed.is_set():
+            self._producer.purge()
+            raise KafkaException(KafkaError(KafkaError._PURGE_QUEUE))

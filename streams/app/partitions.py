@@ -53,6 +53,9 @@ class StateLog(Protocol):
         """Write a checkpoint durably: (offset of its last record, bytes)."""
         ...
 
+    def close(self) -> None:
+        """Wait no longer for anything."""
+
 
 Progress = Callable[[int, int], None]
 StoreFactory = Callable[[int], StateStore]
@@ -208,7 +211,8 @@ class Partitions:
         return reader
 
     async def close(self) -> None:
-        """Release the stores."""
+        """Release the stores; what is still being written is given up."""
+        self._state_log.close()
         await self._standbys.stop()
         for reader in self._readers.values():
             reader.store.close()

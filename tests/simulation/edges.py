@@ -102,6 +102,8 @@ class SimStateLog:
                 for offset in range(reader.next_offset, end):
                     reader.feed(offset, *log[offset])
 
+    def close(self) -> None: ...
+
     async def write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
         log = self._broker.changelog[partition]
         rest = deque(records)
