@@ -72,7 +72,8 @@ class Sender:
                 topics.record_bytes_max,
             )
             sent_bytes += len(value)
-            await self._wait_and_send(topics.dlq, partition, letter_key, value)
+            if not self._output.send(topics.dlq, partition, letter_key, value):
+                await self._wait_and_send(topics.dlq, partition, letter_key, value)
         self._output.poll()
         self._metrics.output_bytes.inc(sent_bytes)
         self._metrics.outputs.labels("telemetry").inc(len(result.outputs))
@@ -82,5 +83,6 @@ class Sender:
     async def _wait_and_send(
         self, topic: str, partition: int, key: bytes | None, value: bytes
     ) -> None:
+        await self._output.room()
         while not self._output.send(topic, partition, key, value):
             await self._output.room()

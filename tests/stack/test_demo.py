@@ -53,7 +53,9 @@ def test_the_whole_demo_and_then_a_replay(tmp_path: Path) -> None:
         assert report == json.loads((state / "demo.json").read_text())
         assert (report["sessions"], report["missing"], report["duplicated"]) == (24, 0, 0)
         assert (report["dropped"], report["dlq"]) == (0, 0)
-        assert report["telemetry_rows"] == report["weights_rows"] == 4 * report["chunks"]
+        assert report["telemetry_rows"] == 4 * report["chunks"]
+        # Routes are published every eight tokens, and at a session's first chunk.
+        assert 4 * 24 < report["weights_rows"] < report["telemetry_rows"]
         assert report["routing_decisions"] > report["telemetry_rows"]
         page = (state / "demo.html").read_text(encoding="utf-8")
         assert all(f"-{n}" in page for n in ("clear", "ambiguous")) or "ambiguous" in page

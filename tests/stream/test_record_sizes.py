@@ -13,6 +13,7 @@ from routekeel.schemas.records import DEAD_LETTER
 from routekeel.schemas.registry import FixedSchemaIds
 from routekeel.streams.driver import SOURCE, TopologyDriver
 from routekeel.streams.settings import load_settings
+from routekeel.streams.topology.cadence import Cadence
 from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.dead_letter import ENVELOPE_BYTES, dead_letter
 from routekeel.streams.topology.from_settings import topology_config
@@ -50,7 +51,7 @@ def test_defaults_leave_room_for_whatever_a_valid_chunk_leads_to() -> None:
 
 @pytest.mark.parametrize("layers", [LAYERS_MAX, 32])
 def test_the_largest_session_stays_below_the_bound(layers: int) -> None:
-    driver = TopologyDriver(TopologyConfig(kernel="numpy"))
+    driver = TopologyDriver(TopologyConfig(kernel="numpy", cadence=Cadence(1, 1)))
     names = dict.fromkeys(TEXTS, "é" * 512)
     for number in range(3):  # three requests and producers, each with its own positions per layer
         own = {"request_id": f"{number}" + "x" * 1023, "worker_id": f"{number}" + "y" * 1023}
@@ -73,7 +74,7 @@ def sampled(record_bytes_max: int) -> tuple[TopologyDriver, list[None]]:
     builder = OutputBuilder(
         config, driver._telemetry.encode, driver._weights.encode, lambda: left_out.append(None)
     )
-    driver.processor._builder = builder
+    driver.processor._reference._builder = builder
     return driver, left_out
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,10 +11,11 @@ from routekeel.schemas.codec import Encoder
 from routekeel.schemas.records import DEAD_LETTER
 from routekeel.streams.app.metrics import WorkerMetrics
 from routekeel.streams.app.output import OutputProducer
-from routekeel.streams.app.worker import StreamWorker
+from routekeel.streams.app.sender import Sender
 from routekeel.streams.driver import SOURCE, TopologyDriver
 from routekeel.streams.settings import Settings, load_settings
 from routekeel.streams.sinks.letters import LetterProducer
+from routekeel.streams.topology.cadence import Cadence
 from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.dead_letter import dead_letter_fields
 from routekeel.streams.topology.records import BatchResult, DeadLetter, SourceRecord
@@ -31,11 +31,12 @@ class Sent:
         self.waits = 0
         self._calls = 0
 
-    def send(self, topic: str, partition: int, key: bytes | None, value: bytes) -> None:
+    def send(self, topic: str, partition: int, key: bytes | None, value: bytes) -> bool:
         self._calls += 1
         if self._calls % 3 == 0:
-            raise BufferError
+            return False
         self.records.append((topic, partition, key, value))
+        return True
 
     async def room(self) -> None:
         self.waits += 1
@@ -45,25 +46,13 @@ class Sent:
     def poll(self) -> None: ...
 
 
-def worker_with(output: Any, settings: Settings) -> StreamWorker:
-    signal = SimpleNamespace(connect=lambda callback: None)
-    app: Any = SimpleNamespace(
-        topic=lambda *_, **__: None,
-        agent=lambda *_, **__: lambda function: None,
-        on_partitions_assigned=signal,
-        on_partitions_revoked=signal,
-    )
-    nothing: Any = None
-    letters = Encoder(DEAD_LETTER, 1)
+def sender_with(output: Any, settings: Settings) -> tuple[Sender, WorkerMetrics]:
     metrics = WorkerMetrics()
-    return StreamWorker(settings, app, nothing, nothing, output, letters, metrics, nothing)
-
-
-OWNED: Any = SimpleNamespace(processor=SimpleNamespace(source=SOURCE))
+    return Sender(settings, output, Encoder(DEAD_LETTER, 1), metrics), metrics
 
 
 def batch() -> BatchResult:
-    driver = TopologyDriver(TopologyConfig(kernel="numpy"))
+    driver = TopologyDriver(TopologyConfig(kernel="numpy", cadence=Cadence(1)))
     for start in (0, 3, 0):
         driver.append(chunk_fields("s", start))
     driver.append_raw(b"k", b"no record")
@@ -73,8 +62,8 @@ def batch() -> BatchResult:
 async def test_every_output_and_letter_is_handed_over_and_its_bytes_are_counted() -> None:
     settings = load_settings(None, {}, {}).settings
     sent, result = Sent(), batch()
-    worker = worker_with(sent, settings)
-    await worker._send(OWNED, result)
+    sender, metrics = sender_with(sent, settings)
+    await sender.send(SOURCE, result)
     topics = settings.topics
     assert [topic for topic, *_ in sent.records] == [
         *[topics.telemetry, topics.weights] * 2,
@@ -82,7 +71,7 @@ async def test_every_output_and_letter_is_handed_over_and_its_bytes_are_counted(
         topics.dlq,
     ]
     assert sent.waits == 2
-    value = worker.metrics.registry.get_sample_value
+    value = metrics.registry.get_sample_value
     total = sum(len(value) for *_, value in sent.records)
     assert value("routekeel_worker_output_bytes_total") == total
     assert value("routekeel_worker_outputs_total", {"topic": "telemetry"}) == 3
@@ -105,9 +94,9 @@ async def test_the_letter_of_the_largest_record_goes_through_the_worker_and_the_
         with pytest.raises(KafkaException) as refused:
             output.send(settings.topics.dlq, 0, b"k", whole)
         assert refused.value.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE
-        worker = worker_with(output, settings)
-        await worker._send(OWNED, BatchResult([], [letter], 3, batch().counts))
-        assert output.sent == 1
+        sender, _ = sender_with(output, settings)
+        await sender.send(SOURCE, BatchResult([], [letter], 3, batch().counts))
+        assert len(output._producer) == 1
         output._producer.purge()
         sink = LetterProducer(settings, Encoder(DEAD_LETTER, 1), 4)
         taken: list[Any] = []
