@@ -61,9 +61,10 @@ def test_the_pages_say_what_the_worker_does(system: MakeSystem) -> None:
     def caught_up() -> bool:
         found = metrics(url)
         lag = [value for name, value in found.items() if name.startswith("lag_records")]
-        return found["records_total"] == sent + 1 and len(lag) == 4 and not any(lag)
+        caught_up = found["records_total"] == sent + 1 and len(lag) == 4 and not any(lag)
+        return caught_up and found["checkpoints_total"] > 0
 
-    wait_until(caught_up, "the lag to be 0", alive=[worker])
+    wait_until(caught_up, "the lag to be 0 and a checkpoint", alive=[worker])
     found = metrics(url)
     used = {m.partition() for m in read_topic(settings, settings.topics.logits) if m.key() != b"k"}
     letters = {k: v for k, v in found.items() if k.startswith("dead_letters_total")}
