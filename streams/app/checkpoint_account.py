@@ -9,8 +9,12 @@ it is small beside the input since then, but not for ever.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from routekeel.streams.settings.tree import WorkerSettings
+
+IDLE_S: Final = 0.25
+"""Without a batch for this long, a partition has caught up for the time being."""
 
 
 @dataclass(slots=True)
@@ -38,5 +42,5 @@ class CheckpointAccount:
         if waited < policy.checkpoint_interval_s:
             return False
         # With nothing more coming in, waiting would gain nothing.
-        is_idle = now - self.applied_at >= policy.checkpoint_interval_s
+        is_idle = now - self.applied_at >= IDLE_S
         return is_idle or dirty_bytes <= policy.checkpoint_share_max * self.input_bytes

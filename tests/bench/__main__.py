@@ -50,8 +50,8 @@ class Sizes:
 
 
 FULL = Sizes(
-    repeats=3, small=200_000, large=10_000, small_sessions=1_000, large_sessions=200, scaling=200_000,
-    session_counts=(10**3, 10**4, 10**5, 10**6), workers=300_000, sink=100_000, cpu=400_000,
+    repeats=3, small=120_000, large=8_000, small_sessions=1_000, large_sessions=200, scaling=150_000,
+    session_counts=(10**3, 10**4, 10**5, 10**6), workers=200_000, sink=60_000, cpu=250_000,
 )  # fmt: skip
 QUICK = Sizes(
     repeats=1, small=3_000, large=300, small_sessions=300, large_sessions=50, scaling=2_000,

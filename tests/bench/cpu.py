@@ -27,16 +27,17 @@ RULES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("_run_compiled (", "operators/kernels"), "kernel"),
     (("aiokafka/", "faust/transport", "app/transport"), "fetch and parse"),
     (("app/changelog", "topology/changelog", "checkpoint", "rocksdb", "watermark"), "checkpoint"),
-    (("app/output", "_send (", "_hand_over ("), "produce"),
-    (("topology/output", "topology/weights", "topology/telemetry", "encode"), "encode"),
-    (("topology/chunk", "decod", "_check (", "non_finite", "schemas/batch"), "decode"),
-    (("topology/execute", "topology/arena", "operators/", "schemas/logits"), "gather and scatter state"),
-    (("topology/", "metrics"), "admission"),
+    (("app/output", "app/sender"), "produce"),
+    (("_write (routekeel/streams/wire", "_write (streams/wire", "numbers_of", "topology/output"), "encode"),
+    (("topology/chunk", "decod", "check (", "_check (", "non_finite", "schemas/batch"), "decode"),
+    (("_assemble (routekeel/streams/wire", "_assemble (streams/wire", "_collect_states", "wire/gather",
+      "topology/execute", "operators/", "schemas/logits"), "gather and scatter state"),
+    (("topology/", "wire/", "metrics"), "admission"),
 )  # fmt: skip
 # Starting, compiling and stopping: nobody's cost, as everywhere in this benchmark.
 OUTSIDE = (
-    "exercise_controller", "_assemble (", "_calm_garbage", "_stop_app (", "_find_and_load", "_bootstrap_inner",
-    "SpawnProcess", "require (", "_write_runtime_file",
+    "exercise_controller", "_assemble (routekeel/streams/app", "_assemble (streams/app", "warm_up", "_calm_garbage", "stop_app (", "_find_and_load", "_bootstrap_inner",
+    "SpawnProcess", "require (", "runtime_file",
 )  # fmt: skip
 
 

@@ -25,8 +25,9 @@ POLICY = WorkerSettings(
         (9.9, 0.0, 3000, 900, False),
         (10.0, 0.0, 3000, 900, True),  # waited long enough
         (0.1, 0.0, 1, 1000, True),  # too much to hold back
-        (1.5, 0.9, 100, 90, False),
-        (1.5, 1.0, 100, 90, True),  # nothing comes any more
+        (1.5, 0.2, 100, 90, False),
+        (1.5, 0.3, 100, 90, True),  # nothing comes any more
+        (0.9, 0.9, 100, 90, False),
     ],
 )
 def test_when_a_checkpoint_is_due(
@@ -49,7 +50,7 @@ def test_two_hundred_sessions_of_a_large_model_write_less_than_half_their_input(
     """48 layers × 128 experts, one token a chunk: 12.9 KB in, 50 KB of state, whatever the rate."""
     chunk, state, sessions = 12_900, 4 * 48 * 262 + 300, 200
     for rate in (300, 1_000, 5_000):
-        account, now, written, read = CheckpointAccount(0.0), 0.0, 0, 0
+        account, written, read = CheckpointAccount(0.0), 0, 0
         policy = WorkerSettings()
         touched: set[int] = set()
         for index in range(rate * 30):
