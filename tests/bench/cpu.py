@@ -36,8 +36,9 @@ RULES: tuple[tuple[tuple[str, ...], str], ...] = (
 )  # fmt: skip
 # Starting, compiling and stopping: nobody's cost, as everywhere in this benchmark.
 OUTSIDE = (
-    "exercise_controller", "_assemble (routekeel/streams/app", "_assemble (streams/app", "warm_up", "_calm_garbage", "stop_app (", "_find_and_load", "_bootstrap_inner",
-    "SpawnProcess", "require (", "runtime_file",
+    "exercise_controller", "_assemble (routekeel/streams/app", "_assemble (streams/app", "warm_up",
+    "_calm_garbage", "stop_app (", "_find_and_load", "_bootstrap_inner", "SpawnProcess", "require (",
+    "runtime_file",
 )  # fmt: skip
 
 

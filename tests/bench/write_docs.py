@@ -63,7 +63,8 @@ CONFIGURED = (
     (
         "faust",
         "a table with its changelog topic, written with every event",
-        "stock agent, `async for event in stream.events()`, a tenth of the events, memory store, no leader topic, no compression: "
+        "stock agent, `async for event in stream.events()`, a tenth of the events, memory store, "
+        " no leader topic, no compression: "
         "its defaults",
     ),
 )

@@ -83,7 +83,7 @@ def test_stacks_are_sorted_into_rows() -> None:
     inside = ["_run (streams/app/run.py:90)", "_on_batch (streams/app/worker.py:1)"]
     apply = "apply (streams/topology/partition.py:1)"
     assert cpu.classify([*inside, apply, "_run_compiled (operators/step.py:1)"]) == "kernel"
-    assert cpu.classify([*inside, "_send (streams/app/worker.py:2)"]) == "produce"
+    assert cpu.classify([*inside, "send (streams/app/sender.py:2)"]) == "produce"
     assert cpu.classify([*inside, "getrecord (aiokafka/consumer/fetcher.py:1)"]) == (
         "fetch and parse"
     )
