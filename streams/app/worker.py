@@ -167,14 +167,17 @@ class StreamWorker:
             if not owned.owned:
                 return
             self.first_batch = self.first_batch or Moment.now()
-            started = time.perf_counter()
-            result = owned.processor.apply(batch)
-            self.metrics.step_s.observe(time.perf_counter() - started)
             self.metrics.batch_records.observe(len(batch))
-            self.metrics.count(result.counts)
-            await self._sender.send(owned.processor.source, result)
+            started = time.perf_counter()
+            step_s = 0.0
+            for result in owned.processor.pieces(batch):
+                step_s += time.perf_counter() - started
+                self.metrics.count(result.counts)
+                await self._sender.send(owned.processor.source, result)
+                self.records_applied += result.counts.records - result.counts.skipped
+                started = time.perf_counter()
+            self.metrics.step_s.observe(step_s)
             self.progress_at = self._clock()
-            self.records_applied += result.counts.records - result.counts.skipped
             owned.account.applied(size, self.progress_at)
             await self._checkpoint_due()
 

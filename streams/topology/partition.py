@@ -8,10 +8,11 @@ same bytes, which replay relies on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from routekeel.streams.topology.changelog import ChangelogRecord, StateStore, checkpoint_records
 from routekeel.streams.topology.chunk import LogitsChunk
@@ -33,9 +34,8 @@ from routekeel.streams.topology.reference import Decode, Member, ReferencePath
 from routekeel.streams.topology.watermark import Watermark
 from routekeel.streams.wire.path import CompiledPath, Decoded
 
-BATCH_VALUES_MAX: Final = 2**25
-"""Logits unpacked at a time (128 MiB): beyond, a batch is applied in pieces. TOPM_F16 may unpack to two
-thousand times its size."""
+PIECE_VALUES: Final = 2**20
+"""Logits applied at a time (4 MiB unpacked), or one record, whatever it has."""
 
 
 class PartitionProcessor:
@@ -82,35 +82,46 @@ class PartitionProcessor:
         return max(0, lost)
 
     def apply(self, records: LogBatch | Sequence[SourceRecord]) -> BatchResult:
-        """Apply the records in order, skipping what is at or below the watermark.
+        """Apply the records in order, skipping what is at or below the watermark: `pieces` as one.
 
         The caller has made sure that they are contiguous with it (Kafka's log has no holes here).
         """
         batch = records if isinstance(records, LogBatch) else LogBatch.of(records)
-        counts = BatchCounts(records=len(batch))
+        whole = BatchResult([], [], self.watermark.applied_offset, BatchCounts())
+        for piece in self.pieces(batch):
+            whole.add(piece)
+        return whole
+
+    def pieces(self, batch: LogBatch) -> Iterator[BatchResult]:
+        """Apply a batch bit by bit, so that outputs can go out while the next bit is computed.
+
+        What a large model's chunks lead to is a hundred times their bytes in arrays; a bit of it stays
+        in the processor's caches. Between two bits the state is whole, as between two batches.
+        """
         new = batch.after(self.watermark.applied_offset)
-        counts.skipped = len(batch) - len(new)
-        outputs: list[Output] = []
-        letters: list[DeadLetter] = []
-        waiting = [new] if len(new) else []
-        while waiting:
-            piece = waiting.pop()
-            decoded = self._compiled.decode(piece) if self._compiled else None
-            chunks, refused = self._check(piece, decoded)
-            if _values_of(decoded, chunks) > BATCH_VALUES_MAX and len(piece) > 1:
-                middle = len(piece) // 2
-                waiting += [piece[middle:], piece[:middle]]
-                continue
-            outputs += self._apply(piece, decoded, chunks, refused, counts)
-            letters += refused
+        counts = BatchCounts(records=len(batch), skipped=len(batch) - len(new))
+        decoded = self._compiled.decode(new) if self._compiled and len(new) else None
+        chunks, letters = self._check(new, decoded)
+        values = np.zeros(len(new), np.int64) if decoded is None else decoded.values
+        for index, chunk in chunks.items():
+            values[index] = chunk.rows * chunk.experts
+        for start, end in _spans(values):
+            piece = decoded.between(start, end) if decoded is not None else None
+            part = new[start:end]
+            own = {i - start: chunk for i, chunk in chunks.items() if start <= i < end}
+            refused = [x for x in letters if part.offsets[0] <= x.record.offset <= part.offsets[-1]]
+            for letter in refused:
+                counts.dead_letters[letter.error_class] = (
+                    counts.dead_letters.get(letter.error_class, 0) + 1
+                )
+            outputs = self._apply(part, piece, own, refused, counts)
             self.watermark = self.watermark._replace(
-                applied_offset=piece.offsets[-1], clock_us=self._roster.clock_us
+                applied_offset=part.offsets[-1], clock_us=self._roster.clock_us
             )
-        for letter in letters:
-            counts.dead_letters[letter.error_class] = (
-                counts.dead_letters.get(letter.error_class, 0) + 1
-            )
-        return BatchResult(outputs, letters, self.watermark.applied_offset, counts)
+            yield BatchResult(outputs, refused, self.watermark.applied_offset, counts)
+            counts = BatchCounts()
+        if not len(new):
+            yield BatchResult([], [], self.watermark.applied_offset, counts)
 
     def checkpoint(self) -> list[ChangelogRecord]:
         """What to write to the changelog for everything applied since the last checkpoint."""
@@ -220,7 +231,11 @@ class PartitionProcessor:
         return self._roster.take(keys, offsets, clocks, self.watermark.log_epoch, counts)
 
 
-def _values_of(decoded: Decoded | None, chunks: Mapping[int, LogitsChunk]) -> int:
-    """T·L·E, over all records that will be applied."""
-    plain = sum(chunk.rows * chunk.experts for chunk in chunks.values())
-    return plain + (decoded.values if decoded is not None else 0)
+def _spans(values: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Consecutive stretches of records of at most PIECE_VALUES, but of one record at least."""
+    ends = np.cumsum(values)
+    start, before = 0, 0
+    while start < len(values):
+        end = max(start + 1, int(np.searchsorted(ends, before + PIECE_VALUES, side="right")))
+        yield start, end
+        start, before = end, int(ends[end - 1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, overload
 
 
@@ -120,6 +120,16 @@ class BatchCounts:
     evicted_cap: int = 0
     event_time_clamped: int = 0
 
+    def add(self, more: BatchCounts) -> None:
+        """Add another batch's counts."""
+        for field_ in fields(self):
+            own, other = getattr(self, field_.name), getattr(more, field_.name)
+            if isinstance(own, dict):
+                for name, count in other.items():
+                    own[name] = own.get(name, 0) + count
+            else:
+                setattr(self, field_.name, own + other)
+
 
 @dataclass(slots=True)
 class BatchResult:
@@ -132,3 +142,10 @@ class BatchResult:
     dead_letters: list[DeadLetter]
     applied_offset: int
     counts: BatchCounts
+
+    def add(self, more: BatchResult) -> None:
+        """Append what the records after these led to."""
+        self.outputs += more.outputs
+        self.dead_letters += more.dead_letters
+        self.applied_offset = more.applied_offset
+        self.counts.add(more.counts)

@@ -26,13 +26,25 @@ Bools = npt.NDArray[np.bool_]
 
 
 class Decoded(NamedTuple):
-    """A batch with its decoded columns; `good` says which records they hold, `values` is their T·L·E."""
+    """A batch with its decoded columns; `good` says which records they hold, `values` has their T·L·E."""
 
     records: LogBatch
     columns: Any
     good: Bools
     times_us: I64
-    values: int
+    values: I64
+
+    def between(self, start: int, end: int) -> Decoded:
+        """The records from `start` up to `end`; nothing is copied."""
+        span = slice(start, end)
+        columns = self.columns._replace(
+            starts=self.columns.starts[span],
+            values=self.columns.values[span],
+            good=self.columns.good[span],
+        )
+        return Decoded(
+            self.records[span], columns, columns.good, self.times_us[span], self.values[span]
+        )
 
 
 def compiled_path(
@@ -127,8 +139,9 @@ class CompiledPath:
         self._check.check(columns, records.keys)
         at, numbers = self._at, columns.values
         times_us = numbers[:, at.EVENT_TIME].copy()
-        shape = numbers[columns.good][:, [at.STEPS, at.LAYERS, at.EXPERTS]]
-        return Decoded(records, columns, columns.good, times_us, int(shape.prod(axis=1).sum()))
+        # What was not decoded may hold any numbers.
+        shapes = np.where(columns.good[:, None], numbers[:, [at.STEPS, at.LAYERS, at.EXPERTS]], 0)
+        return Decoded(records, columns, columns.good, times_us, shapes.prod(axis=1))
 
     def run(
         self,

@@ -86,6 +86,7 @@ def need_of(case: dict[str, Any], shape: Shape, rows_per_s: float) -> Need:
 
 def sheet(needs: list[Need], direct_rows_per_s: float) -> Sheet:
     """The table."""
+
     def row(what: str, values: list[str]) -> tuple[str, ...]:
         return (what, *values)
 

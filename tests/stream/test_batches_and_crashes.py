@@ -102,15 +102,13 @@ def test_a_late_writer_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_batch_that_unpacks_to_too_much_is_applied_in_pieces(
-    monkeypatch: pytest.MonkeyPatch, compiled: bool
-) -> None:
+def test_a_batch_is_applied_in_pieces(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
     whole, pieces = (TopologyDriver(TopologyConfig(), compiled=compiled) for _ in range(2))
     for index in range(40):
         whole.append(chunk_fields(f"s{index % 3}", 3 * (index // 3)))
     pieces.log = whole.log
     whole.run()
-    monkeypatch.setattr(partition, "BATCH_VALUES_MAX", 5 * 24)
+    monkeypatch.setattr(partition, "PIECE_VALUES", 5 * 24)
     sizes: list[int] = []
     apply = pieces.processor._apply
     monkeypatch.setattr(
