@@ -87,7 +87,9 @@ class StreamWorker:
                     raise
                 except BaseException as error:
                     self.fail(error)
-                    raise
+                    # The worker ends because of that, and tells it. To Faust the agent was cancelled:
+                    # raised as it is, a full disk would be told a second time, with a traceback.
+                    raise asyncio.CancelledError from error
 
         self.app.agent(topic, name="routekeel.logits", concurrency=1)(consume)
         self.app.on_partitions_assigned.connect(self._assigned)

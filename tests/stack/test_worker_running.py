@@ -164,18 +164,18 @@ def test_a_full_disk_ends_the_worker_with_what_to_do_and_loses_nothing(
     first = send(settings, seed=1)
     # Its messages go to a pipe: a file would be as full as the store's.
     worker = subprocess.Popen(
-        running.line("worker", "--json"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        running.line("worker", "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     running.watch(worker, tmp_path / "unused")
     wait_until(lambda: end_of(settings, telemetry) == first, "the outputs", alive=[worker])
     resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (1, 1))
     second = send(settings, seed=2)
-    out, _ = worker.communicate(timeout=60)
+    out, err = worker.communicate(timeout=60)
     said: Any = json.loads(out.decode().strip().splitlines()[-1])
     assert worker.returncode == said["exit_code"] == 1
     assert "cannot write the local state" in said["error"]
     assert "the disk may be full; nothing is lost" in said["hint"]
-    assert b"Traceback" not in out, out.decode()
+    assert b"Traceback" not in out + err, err.decode()
     last = running.start("worker", "--until-idle", "1")
     assert last.wait(60) == 0, running.log_of(last)
     drivers = expected(settings)
