@@ -73,7 +73,7 @@ def shrink(bench: Bench, schedule: Schedule) -> Schedule:
 def write(options: argparse.Namespace, impossible: dict[str, str]) -> None:
     """docs/RELIABILITY.md from the outcomes that are kept."""
     outcomes = read(options.results)
-    seeds = [outcome.schedule.seed for outcome in outcomes]
+    seeds = sorted({outcome.schedule.seed for outcome in outcomes})
     line = f"python -m tests.chaos --seed {seeds[0]} --seeds {len(seeds)} --write"
     line += f" --chunks {options.chunks} --rate {options.rate:.0f} --away-s {options.away_s:.0f}"
     page = render(outcomes, line, time.strftime("%Y-%m-%d"), impossible)

@@ -19,8 +19,8 @@ def append(path: Path, outcome: Outcome) -> None:
 
 
 def read(path: Path) -> list[Outcome]:
-    """The outcomes by seed; of a seed that was run again, the last."""
-    found = {}
+    """Every outcome, by seed and in the order of the runs: one that failed is never left out."""
+    found: list[Outcome] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         fields = json.loads(line)
         schedule = fields["schedule"]
@@ -37,5 +37,5 @@ def read(path: Path) -> list[Outcome]:
                 "log": tuple(fields["log"]),
             }
         )
-        found[outcome.schedule.seed] = outcome
-    return [found[seed] for seed in sorted(found)]
+        found.append(outcome)
+    return sorted(found, key=lambda outcome: outcome.schedule.seed)

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from routekeel.infra.local.stack import LocalStack
+from routekeel.infra.local.stack import LocalStack, StackError
 from routekeel.streams.settings import Settings
 from tests.stack.system import System, end_of, wait_until
 
@@ -28,6 +28,7 @@ DRAIN_S = 300.0
 END_S = 60.0
 RESTART_DELAY_S = 2.0
 READY_S = 240.0
+UP_TRIES = 4
 JOIN_S = 30.0
 
 
@@ -140,7 +141,15 @@ class Rig:
         process.kill()
         process.wait(10)
         self._over.wait(away_s)
-        self.stack.up([name])
+        for remaining in reversed(range(UP_TRIES)):
+            try:
+                self.stack.up([name])
+                break
+            except StackError as error:
+                # Another fault may have taken what it needs away while it started.
+                self.say(f"{name} could not be started: {str(error).splitlines()[0]}")
+                if not remaining:
+                    raise
         self.say(f"{name} is up again")
 
     def outputs(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 import traceback
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from tests.chaos.verdict import Verdict, judge, settle
 from tests.stack.conftest import config_at
 from tests.stack.system import System
 
+ROOT = Path(__file__).resolve().parents[2]
 STORE_DISK_MIB = 2048
 STATE_DISK_MIB = 512
 SESSIONS = 400
@@ -55,6 +57,7 @@ class Outcome:
     verdict: Verdict | None
     failure: str
     log: tuple[str, ...]
+    commit: str = "not recorded"
 
 
 @contextmanager
@@ -81,7 +84,7 @@ def chaos_bench(folder: Path) -> Iterator[Bench]:
 
 def run_seed(bench: Bench, schedule: Schedule, attempt: int = 0) -> Outcome:
     """Run a schedule. What went wrong is in the outcome; nothing is raised but KeyboardInterrupt."""
-    began = time.monotonic()
+    began, commit = time.monotonic(), code_version()
     bench.stack.up()
     name = f"chaos-{schedule.seed}-{attempt}"
     folder = bench.folder / name
@@ -109,7 +112,15 @@ def run_seed(bench: Bench, schedule: Schedule, attempt: int = 0) -> Outcome:
         verdict,
         failure,
         tuple(rig.log) if rig else (),
+        commit,
     )
+
+
+def code_version() -> str:
+    """The commit of this checkout, marked where files differ from it."""
+    line = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "not recorded"
 
 
 class _Run:

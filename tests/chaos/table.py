@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -58,7 +57,7 @@ def render(outcomes: Sequence[Outcome], command: str, when: str, impossible: dic
     total = Counter[str]()
     for outcome in outcomes:
         total += outcome.schedule.kinds()
-    parts = [HEAD, "## The last run\n", _facts(outcomes, failed, command, when), ""]
+    parts = [HEAD, "## The runs\n", _facts(outcomes, failed, command, when), ""]
     parts += ["| fault | times | what it is |", "|---|---:|---|"]
     parts += [f"| {kind} | {total[kind]} | {MEANING[kind]} |" for kind in KINDS]
     parts += [f"\nLeft out on this machine: {k} ({why})." for k, why in impossible.items()]
@@ -90,13 +89,14 @@ def _facts(outcomes: Sequence[Outcome], failed: Sequence[Outcome], command: str,
     memory_gib = psutil.virtual_memory().total / 2**30
     packages = ("faust-streaming", "aiokafka", "confluent-kafka", "chdb", "rocksdict", "numba")
     facts = [
-        f"- {when}, `{command}`, commit {_commit()}",
-        f"- {len(outcomes) - len(failed)} of {len(outcomes)} seeds held: "
+        f"- {when}; `{command}` runs these seeds again. Every run in the results file is a row, failed ones too",
+        f"- {len(outcomes) - len(failed)} of {len(outcomes)} runs held: "
         f"{sum(v.events for v in held):,} events, {sum(v.rows for v in held):,} rows compared bit for "
         f"bit, {sum(v.repeats for v in held):,} repeated outputs dropped, "
         f"{sum(v.dead_letters for v in held):,} dead letters",
         f"- each seed: {pace.chunks:,} chunks at about {pace.rate:.0f} a second; "
         f"'store away' lasts {pace.away_s:.0f} s",
+        f"- code: {', '.join(sorted({outcome.commit for outcome in outcomes}))}",
         f"- Python {platform.python_version()}, Kafka {KAFKA_VERSION}, "
         + ", ".join(f"{name} {version(name)}" for name in packages),
         f"- {platform.system()} {platform.machine()}, {psutil.cpu_count()} cores, {memory_gib:.0f} GiB",
@@ -132,14 +132,3 @@ def _rows(outcomes: Sequence[Outcome]) -> str:
 def _failed(outcome: Outcome) -> str:
     reason = [line for line in outcome.failure.splitlines() if "Error" in line] or [""]
     return f"\n```\n{outcome.schedule}\n{reason[0][:300]}\n```"
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or "unknown"

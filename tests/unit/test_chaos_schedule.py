@@ -63,10 +63,10 @@ def test_outcomes_are_kept_and_shown(tmp_path: Path) -> None:
         2,
         4,
     ]
-    assert read(path) == [outcome(2), outcome(4)]
+    assert read(path) == [outcome(2), outcome(4, "AssertionError: rows differ"), outcome(4)]
     page = render(
         [outcome(2), outcome(9, "AssertionError: rows differ")], "the command", "today", {}
     )
-    assert "1 of 2 seeds held: 20,000 events, 150,000 rows" in page
+    assert "1 of 2 runs held: 20,000 events, 150,000 rows" in page
     assert str(draw(9, PACE)) in page and "AssertionError: rows differ" in page
     assert page.count("| exact |") == 1 and page.count("| **failed** |") == 1
