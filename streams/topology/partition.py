@@ -206,7 +206,10 @@ class PartitionProcessor:
         for slot, value in changed.items():
             states[slot] = value
         self.dirty_bytes += self._roster.settle(intake, states)
-        return [output for output in outputs if output is not None]
+        done = [output for output in outputs if output is not None]
+        if len(done) != len(taken):
+            raise AssertionError(f"{len(taken)} records were taken, {len(done)} have an output")
+        return done
 
     def _take_in(
         self,
