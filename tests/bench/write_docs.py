@@ -64,7 +64,7 @@ CONFIGURED = (
         "faust",
         "a table with its changelog topic, written with every event",
         "stock agent, `async for event in stream.events()`, a tenth of the events, memory store, "
-        " no leader topic, no compression: "
+        "no leader topic, no compression: "
         "its defaults",
     ),
 )
