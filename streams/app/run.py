@@ -221,8 +221,7 @@ def _assemble(
 async def current_topic_id(settings: Settings) -> str:
     """Kafka's id of the logits topic as it is now.
 
-    Raises ConfigurationError where the topic is not there, which ends the worker: taken for another
-    log's id, that would begin the state anew.
+    Raises ConfigurationError where the topic is not there, ServiceUnavailable where the broker is not.
     """
     topic = settings.topics.logits
     found = await asyncio.get_running_loop().run_in_executor(None, require, settings, [topic])

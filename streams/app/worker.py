@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import faust
 from faust.types import TP
@@ -20,6 +20,7 @@ from faust.types import TP
 from routekeel.schemas.codec import Encoder
 from routekeel.streams.app.decoding import LogitsDecoder
 from routekeel.streams.app.metrics import WorkerMetrics
+from routekeel.streams.app.moment import Moment
 from routekeel.streams.app.partitions import OwnedPartition, Partitions
 from routekeel.streams.app.sender import Output, Sender
 from routekeel.streams.errors import ConfigurationError, ServiceUnavailable
@@ -27,18 +28,6 @@ from routekeel.streams.settings import Settings
 from routekeel.streams.topology.records import LogBatch
 
 log = logging.getLogger(__name__)
-
-
-class Moment(NamedTuple):
-    """A point in time and the CPU time the process had used by then, in seconds."""
-
-    at_s: float
-    cpu_s: float
-
-    @classmethod
-    def now(cls) -> Moment:
-        """This moment."""
-        return cls(time.monotonic(), time.process_time())
 
 
 class StreamWorker:
@@ -67,6 +56,7 @@ class StreamWorker:
         self._clock = clock
         self._busy = asyncio.Lock()
         self._starting: list[asyncio.Future[None]] = []
+        self._waiting: set[int] = set()
         self.failed: asyncio.Future[BaseException] = asyncio.get_event_loop().create_future()
         self.progress_at = clock()
         self.records_applied = 0
@@ -102,7 +92,12 @@ class StreamWorker:
 
     async def _assigned(self, app: Any, assigned: set[TP], **_: Any) -> None:
         mine = {tp.partition for tp in assigned if tp.topic == self.settings.topics.logits}
-        topic_id = await self._current_topic_id()
+        topic_id = await self._look()
+        if topic_id is None:
+            await self.partitions.assign(set(), self.partitions.topic_id)
+            self._wait_for_topic(mine)
+            return
+        self._waiting = set()
         await self.partitions.assign(mine, topic_id, self._standby())
         self._start_all(mine)
 
@@ -131,6 +126,7 @@ class StreamWorker:
                     error,
                 )
             await self.partitions.revoke(mine)
+            self._waiting -= mine
 
     async def _start_at_watermark(self, partition: int) -> None:
         """The position is the watermark's, whatever the group committed."""
@@ -183,25 +179,50 @@ class StreamWorker:
             owned.account.applied(size, self.progress_at)
             await self._checkpoint_due()
 
+    async def _look(self) -> str | None:
+        """Kafka's id of the topic, None where nobody can say: it was deleted, or the broker is away."""
+        with suppress(ServiceUnavailable, ConfigurationError):
+            return await self._current_topic_id()
+        return None
+
     async def check_topic(self) -> None:
         """See whether the topic was recreated: a batch tells only where its offsets do not fit."""
-        with suppress(ServiceUnavailable, ConfigurationError):  # away, or deleted: asked again soon
-            topic_id = await self._current_topic_id()
-            if topic_id and self.partitions.assigned and topic_id != self.partitions.topic_id:
-                await self._start_over(topic_id)
+        topic_id = await self._look()
+        if topic_id is None:  # asked again soon
+            return
+        if self._waiting or (self.partitions.assigned and topic_id != self.partitions.topic_id):
+            await self._start_over(topic_id)
 
     async def _start_over(self, topic_id: str) -> None:
-        log.warning("the logits topic was recreated while it was being read")
+        if self.partitions.topic_id not in ("", topic_id):
+            log.warning("the logits topic was recreated while it was being read")
         async with self._busy:
-            mine = self.partitions.assigned
-            await self.partitions.revoke(mine)
+            mine = self.partitions.assigned | self._waiting
+            self._waiting = set()
+            await self.partitions.revoke(self.partitions.assigned)
             await self.partitions.assign(mine, topic_id, self._standby())
         self._start_all(mine)
+
+    def _wait_for_topic(self, partitions: set[int]) -> None:
+        """Begin with these partitions when `check_topic` finds the topic: a rebalance comes while the
+        topic is gone, and taken for another log's, an id that nobody knows would begin the state anew.
+        """
+        log.warning(
+            "topic %s is not there (or the broker is not): waiting for it",
+            self.settings.topics.logits,
+        )
+        self._waiting = partitions
 
     async def _contiguous(self, tp: TP, owned: OwnedPartition, first: int, last: int) -> bool:
         """Whether the batch can be applied as it is; seeks to the right place where it cannot."""
         applied = owned.processor.watermark.applied_offset
-        topic_id = await self._current_topic_id()
+        topic_id = await self._look()
+        if topic_id is None:
+            async with self._busy:
+                mine = self.partitions.assigned
+                await self.partitions.revoke(mine)
+                self._wait_for_topic(mine)
+            return False
         if topic_id != owned.processor.source.topic_id:  # offsets of another log
             await self._start_over(topic_id)
             return False

@@ -16,6 +16,7 @@ from routekeel.streams.app.decoding import LogitsDecoder
 from routekeel.streams.app.metrics import WorkerMetrics
 from routekeel.streams.app.partitions import Partitions
 from routekeel.streams.app.worker import StreamWorker
+from routekeel.streams.errors import ServiceUnavailable
 from routekeel.streams.settings import Settings
 from routekeel.streams.topology.changelog import MemoryStore, StateStore
 from routekeel.streams.topology.config import TopologyConfig
@@ -36,6 +37,7 @@ class Faults(NamedTuple):
     gap: float = 0.0
     repeat: float = 0.0
     send_error: float = 0.0
+    topic_away: float = 0.0
 
 
 class Member:
@@ -104,6 +106,8 @@ class Member:
 
     async def _topic_id(self) -> str:
         await self.process.turn("describe the topic")
+        if self.rng.random() < self.faults.topic_away:
+            raise ServiceUnavailable("the broker does not answer", "wait for it")
         return TOPIC_ID
 
     def _clock(self) -> float:
@@ -153,6 +157,7 @@ class Member:
     async def _watch(self) -> None:
         while True:
             await self.process.turn("watch")
+            await self.worker.check_topic()
             if self.rng.random() < 0.5:
                 await self.worker.checkpoint_now()
             else:

@@ -32,6 +32,7 @@ class Scenario:
     gap: float = 0.0
     repeat: float = 0.0
     send_error: float = 0.0
+    topic_away: float = 0.0
     store_fault: float = 0.0
     evict: bool = False
     standby: bool = False
@@ -61,6 +62,7 @@ class Scenario:
             gap=share(0.2),
             repeat=share(0.2),
             send_error=share(0.02),
+            topic_away=share(0.4),
             store_fault=share(0.4),
             evict=rng.random() < 0.4,
             standby=rng.random() < 0.5,

@@ -43,7 +43,8 @@ class World:
         self._named += 1
         process = Process(self.turns, f"worker-{self._named}")
         calm = Faults()
-        wild = Faults(self.scenario.gap, self.scenario.repeat, self.scenario.send_error)
+        scenario = self.scenario
+        wild = Faults(scenario.gap, scenario.repeat, scenario.send_error, scenario.topic_away)
         member = Member(
             process, self.broker, settings(self.scenario.standby), self.scenario.config, self.ids,
             self.rng, calm if self.calm else wild,

@@ -19,6 +19,8 @@ from routekeel.streams.settings import Settings, load_settings
 from routekeel.streams.topics import admin_client, changelog_topic, ensure_topics, log_bounds
 
 WAIT_S = 120.0
+LOGS: dict[int, Path] = {}
+"""Where each process that was started writes, by pid."""
 
 
 class System:
@@ -89,6 +91,7 @@ class System:
         """Have the process ended with the system; `log` is where its output goes."""
         self._processes.append(process)
         self._logs.append(log)
+        LOGS[process.pid] = log
         return process
 
     def run(self, command: str, *arguments: str, timeout_s: float = WAIT_S, **flags: Any) -> int:
@@ -180,9 +183,17 @@ def wait_until(
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s for {what}"
-        ended = [process.args for process in alive if process.poll() is not None]
-        assert not ended, f"waited for {what}, but {ended} ended"
+        for process in alive:
+            code = process.poll()
+            assert code is None, (
+                f"waited for {what}, but it ended with {code}:\n{_end_of_log(process)}"
+            )
         time.sleep(0.1)
+
+
+def _end_of_log(process: subprocess.Popen[bytes]) -> str:
+    log = LOGS.get(process.pid)
+    return log.read_text(errors="replace")[-4_000:] if log and log.exists() else str(process.args)
 
 
 __all__ = [

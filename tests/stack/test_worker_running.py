@@ -121,8 +121,11 @@ def test_what_retention_removed_unread_is_counted_and_the_rest_goes_on(system: M
     assert metrics(page_again)["lost_to_retention_total"] == 0
 
 
-def test_a_topic_that_is_recreated_under_a_running_worker_is_a_new_log(system: MakeSystem) -> None:
-    running = system("recreated-live", **SMALL)
+@pytest.mark.parametrize("gone", ["for a moment", "for long"])
+def test_a_topic_that_is_recreated_under_a_running_worker_is_a_new_log(
+    gone: str, system: MakeSystem
+) -> None:
+    running = system(f"recreated-{gone.split()[-1]}", **SMALL)
     settings = running.settings
     ensure_topics(settings)
     topic, telemetry = settings.topics.logits, settings.topics.telemetry
@@ -131,7 +134,14 @@ def test_a_topic_that_is_recreated_under_a_running_worker_is_a_new_log(system: M
     url = running.pages(worker)
     wait_until(lambda: end_of(settings, telemetry) == first, "the outputs", alive=[worker])
     before = describe(settings, [topic])[topic].topic_id
-    recreate(settings, topic)
+
+    def rebalanced() -> None:
+        """The group notices that the topic is gone, and the worker waits for it."""
+        wait_until(
+            lambda: "waiting for it" in running.log_of(worker), "a rebalance", alive=[worker]
+        )
+
+    recreate(settings, topic, meanwhile=rebalanced if gone == "for long" else None)
     after = describe(settings, [topic])[topic].topic_id
     second = send(settings, seed=2)
     wait_until(lambda: end_of(settings, telemetry) == first + second, "the new log", alive=[worker])
