@@ -39,7 +39,7 @@ $(VENV)/.app: $(BIN)/uv requirements/app.txt pyproject.toml
 	@$(UV) $(BIN)/python --require-hashes -r requirements/app.txt
 	@$(UV) $(BIN)/python --no-deps --no-build-isolation --editable .
 	@echo "compiling the kernels for this machine (once)"
-	@$(BIN)/python -c 'from routekeel.streams.topology.config import TopologyConfig; from routekeel.streams.wire.path import warm_up; warm_up(TopologyConfig())'
+	@$(BIN)/python -c 'from routekeel.streams.topology.config import TopologyConfig; from routekeel.streams.wire.path import warm_up; warm_up(TopologyConfig()); import routekeel.streams.wire.rows'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.app requirements/dev.txt

@@ -130,13 +130,7 @@ class Decoder:
         Raises BadFraming, UnknownSchemaId, WrongRecord, BadBody (all SchemaError), and
         RegistryUnavailable, which is not about the data.
         """
-        schema_id = schema_id_of(data)
-        plan = self._plans.get(schema_id)
-        if plan is None:
-            plan = self._plan(schema_id)
-            if len(self._plans) >= PLANS_KEPT_MAX:
-                self._plans.clear()  # what is still in use is planned again
-            self._plans[schema_id] = plan
+        plan = self._planned(schema_id_of(data))
         buffer = BytesIO(data)
         buffer.seek(HEADER_BYTES)
         try:
@@ -154,6 +148,22 @@ class Decoder:
         if not fits:
             raise BadBody(f"{self.record.name}: an int of more than 32 bits")
         return value
+
+    def is_ours(self, schema_id: int) -> bool:
+        """Whether the schema of that id is our own, so that its records need no resolution.
+
+        Raises UnknownSchemaId, WrongRecord and RegistryUnavailable.
+        """
+        return self._planned(schema_id)[1] is None
+
+    def _planned(self, schema_id: int) -> tuple[AvroSchema, AvroSchema | None]:
+        plan = self._plans.get(schema_id)
+        if plan is None:
+            plan = self._plan(schema_id)
+            if len(self._plans) >= PLANS_KEPT_MAX:
+                self._plans.clear()  # what is still in use is planned again
+            self._plans[schema_id] = plan
+        return plan
 
     def _plan(self, schema_id: int) -> tuple[AvroSchema, AvroSchema | None]:
         published = self._writers.writer(schema_id)

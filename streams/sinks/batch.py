@@ -8,11 +8,12 @@ them is atomic.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from routekeel.streams.sinks.items import Item
+import numpy as np
+
+from routekeel.streams.sinks.block import Block
 from routekeel.streams.topology.records import Source
 
 DAY_MS: Final = 86_400_000
@@ -37,23 +38,23 @@ class Batch:
     """
 
     source: Source
-    items: tuple[Item, ...]
+    items: Block
     read_at: float
 
     @property
     def first(self) -> int:
         """The first record's offset."""
-        return self.items[0].offset
+        return int(self.items.offsets[0])
 
     @property
     def last(self) -> int:
         """The last record's offset."""
-        return self.items[-1].offset
+        return int(self.items.offsets[-1])
 
     @property
     def size_bytes(self) -> int:
         """What its records occupy in memory."""
-        return sum(item.size_bytes for item in self.items)
+        return int(self.items.sizes.sum())
 
 
 class PartitionBuffer:
@@ -62,50 +63,64 @@ class PartitionBuffer:
     def __init__(self, source: Source, limits: BatchLimits) -> None:
         self._source = source
         self._limits = limits
-        self._items: deque[Item] = deque()
-        self._read_at: deque[float] = deque()
+        self._blocks: deque[tuple[Block, float]] = deque()
+        self._records = 0
         self.size_bytes = 0
         self.rows = 0
 
     def __len__(self) -> int:
-        return len(self._items)
+        return self._records
 
     @property
     def oldest_read_at(self) -> float:
         """When the record that waits longest was read; the buffer must not be empty."""
-        return self._read_at[0]
+        return self._blocks[0][1]
 
-    def add(self, items: Sequence[Item], now: float) -> None:
+    def add(self, block: Block, now: float) -> None:
         """Append records that were read at `now`, in log order."""
-        self._items.extend(items)
-        self._read_at.extend([now] * len(items))
-        self.size_bytes += sum(item.size_bytes for item in items)
-        self.rows += sum(item.rows for item in items)
+        if len(block):
+            self._blocks.append((block, now))
+            self._count(block, 1)
+
+    def _count(self, block: Block, sign: int) -> None:
+        self._records += sign * len(block)
+        self.size_bytes += sign * int(block.sizes.sum())
+        self.rows += sign * int(block.rows.sum())
 
     def due(self, now: float) -> bool:
         """Whether a batch should be cut now."""
-        if not self._items:
+        if not self._blocks:
             return False
         limits = self._limits
         full = self.rows >= limits.rows_max or self.size_bytes >= limits.bytes_max
-        return full or now - self._read_at[0] >= limits.interval_s
+        return full or now - self.oldest_read_at >= limits.interval_s
 
     def cut(self) -> Batch | None:
         """Take a batch off the front, as large as the limits allow, one record at least."""
-        if not self._items:
+        if not self._blocks:
             return None
-        day = self._items[0].record.timestamp_ms // DAY_MS
-        taken: list[Item] = []
+        day = int(self._blocks[0][0].times_ms[0]) // DAY_MS
+        taken: list[Block] = []
         rows = size = 0
-        while self._items:
-            item = self._items[0]
-            rows += item.rows
-            size += item.size_bytes
-            over = rows > self._limits.rows_max or size > self._limits.bytes_max
-            if taken and (over or item.record.timestamp_ms // DAY_MS != day):
+        while self._blocks:
+            block, block_read_at = self._blocks[0]
+            rows_then, size_then = rows + np.cumsum(block.rows), size + np.cumsum(block.sizes)
+            limits = self._limits
+            stop = (rows_then > limits.rows_max) | (size_then > limits.bytes_max)
+            stop |= block.times_ms // DAY_MS != day
+            if not taken:
+                stop[0] = False
+            count = int(np.argmax(stop)) if stop.any() else len(block)
+            if count == 0:
                 break
-            taken.append(self._items.popleft())
-            read_at = self._read_at.popleft()
-        self.size_bytes -= sum(item.size_bytes for item in taken)
-        self.rows -= sum(item.rows for item in taken)
-        return Batch(self._source, tuple(taken), read_at)
+            read_at = block_read_at
+            self._blocks.popleft()
+            if count < len(block):
+                self._blocks.appendleft((block.part(slice(count, None)), block_read_at))
+                block = block.part(slice(count))
+            taken.append(block)
+            self._count(block, -1)
+            rows, size = int(rows_then[count - 1]), int(size_then[count - 1])
+            if stop.any():
+                break
+        return Batch(self._source, Block.joined(taken), read_at)

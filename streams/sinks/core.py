@@ -7,20 +7,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import lt
 from typing import Final
 
-from routekeel.schemas.errors import RegistryUnavailable
 from routekeel.streams.sinks.batch import Batch, BatchLimits, PartitionBuffer
+from routekeel.streams.sinks.block import Block
 from routekeel.streams.sinks.dedupe import TableProgress
-from routekeel.streams.sinks.items import Item, Route
+from routekeel.streams.sinks.items import Route
 from routekeel.streams.sinks.offsets import Committed
 from routekeel.streams.sinks.work import BatchWork, BuildPayload
-from routekeel.streams.topology.records import Source, SourceRecord
+from routekeel.streams.topology.records import LogBatch, Source
 
 LogPartition = tuple[str, int]
 """(topic, partition)"""
-Decode = Callable[[str, SourceRecord], Item]
-"""Decodes a record of a topic. Raises RegistryUnavailable."""
+Decode = Callable[[str, LogBatch], tuple[Block, str]]
+"""Decodes records of a topic; says what is wrong with the registry where it ended before their end."""
 
 BUFFERED_BYTES_MAX: Final = 192 * 2**20
 """Reading pauses above this and goes on below half of it."""
@@ -47,7 +48,8 @@ class PartitionState:
     """The offset expected next."""
     done_offset: int
     """Everything below it is in the tables, a repeat, or in the dead letters."""
-    undecoded: deque[tuple[SourceRecord, float]] = field(default_factory=deque)
+    undecoded: deque[tuple[LogBatch, float]] = field(default_factory=deque)
+    undecoded_records: int = 0
     undecoded_bytes: int = 0
     work: BatchWork | None = None
     started: bool = False
@@ -57,7 +59,7 @@ class PartitionState:
     def waiting(self) -> int:
         """Records read and not yet dealt with."""
         in_flight = len(self.work.batch.items) if self.work else 0
-        return len(self.undecoded) + len(self.buffer) + in_flight
+        return self.undecoded_records + len(self.buffer) + in_flight
 
     @property
     def held_bytes(self) -> int:
@@ -104,35 +106,41 @@ class SinkCore:
         self.partitions = {}
         self.paused = False
 
-    def receive(self, key: LogPartition, record: SourceRecord, now: float) -> bool:
-        """Take one record. False where its offset shows that the log is not the one we know."""
+    def receive(self, key: LogPartition, records: LogBatch, now: float) -> bool:
+        """Take records. False where their offsets show that the log is not the one we know."""
         state = self.partitions.get(key)
         if state is None:
             return True  # read before the partition was given up
-        if record.offset < state.next_offset:
+        offsets = records.offsets
+        if offsets[0] < state.next_offset or not _ascend(offsets):
             return False
-        if state.started or state.next_offset:
-            state.offsets_missing += record.offset - state.next_offset
+        last = offsets[-1]
+        begin = state.next_offset if state.started or state.next_offset else offsets[0]
+        state.offsets_missing += last + 1 - begin - len(offsets)
         state.started = True
-        state.next_offset = record.offset + 1
-        state.undecoded.append((record, now))
-        state.undecoded_bytes += len(record.value or b"")
+        state.next_offset = last + 1
+        state.undecoded.append((records, now))
+        self._count(state, records, 1)
         return True
+
+    @staticmethod
+    def _count(state: PartitionState, records: LogBatch, sign: int) -> None:
+        state.undecoded_records += sign * len(records)
+        state.undecoded_bytes += sign * sum(map(len, filter(None, records.values)))
 
     def decode(self) -> str:
         """Decode what waits. Returns what is wrong with the registry; empty where nothing is."""
         trouble = ""
         for (topic, _), state in self.partitions.items():
             while state.undecoded:
-                record, read_at = state.undecoded[0]
-                try:
-                    item = self._decode(topic, record)
-                except RegistryUnavailable as error:
-                    trouble = error.reason
+                records, read_at = state.undecoded.popleft()
+                block, why = self._decode(topic, records)
+                state.buffer.add(block, read_at)
+                self._count(state, records[: len(block)], -1)
+                if why:
+                    trouble = why
+                    state.undecoded.appendleft((records[len(block) :], read_at))
                     break
-                state.undecoded.popleft()
-                state.undecoded_bytes -= len(record.value or b"")
-                state.buffer.add((item,), read_at)
         return trouble
 
     def ready(self, now: float) -> Iterator[BatchWork]:
@@ -178,3 +186,7 @@ class SinkCore:
     def waiting(self) -> int:
         """Records read and not yet dealt with, in all partitions."""
         return sum(state.waiting for state in self.partitions.values())
+
+
+def _ascend(offsets: list[int]) -> bool:
+    return all(map(lt, offsets, offsets[1:]))

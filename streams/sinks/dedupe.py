@@ -8,15 +8,21 @@ and the new ones of a recreated source fall out of the same two numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from routekeel.streams.sinks.items import Item
+import numpy as np
 
-SourceKey = tuple[str, int]
-"""A source: (topic id, partition)."""
-LetterKey = tuple[str, int, int]
-"""What a dead letter is about: (topic id, partition, offset)."""
+from routekeel.streams.sinks.block import I64, Block, LetterKey, SourceKey
+
+__all__ = [
+    "LetterKey",
+    "Selection",
+    "SourceKey",
+    "TableProgress",
+    "select_by_lookup",
+    "select_by_source",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,69 +43,67 @@ class TableProgress:
 class Selection:
     """The items to insert, and what the table's progress will be once they are in."""
 
-    items: tuple[Item, ...]
+    items: Block
     repeats: int
     after: TableProgress
 
 
-def select_by_source(progress: TableProgress, items: Sequence[Item], needs: str = "") -> Selection:
-    """The items beyond the table's progress whose source offset is new.
+def select_by_source(progress: TableProgress, items: Block, needs: str = "") -> Selection:
+    """The records beyond the table's progress whose source offset is new.
 
-    Refused items are left out. Items must be in log order. Where a table holds rows for some
-    records only, `needs` names the field without which an item is passed over.
+    Refused ones are left out. Where a table holds rows for some records only, `needs` names the
+    field without which a record is passed over.
     """
+    wanted = items.usable & (items.offsets > progress.seen)
+    if needs:
+        wanted &= items.has(needs)
     latest = dict(progress.sources)
-    chosen: list[Item] = []
-    repeats = 0
-    for item in items:
-        if item.fields is None or item.offset <= progress.seen:
+    fresh = np.zeros(len(items), np.bool_)
+    for place, key in enumerate(items.keys):
+        indices = np.flatnonzero(wanted & (items.key_of == place))
+        if not len(indices):
             continue
-        if needs and not item.fields.get(needs):
-            continue
-        key, source_offset = item.source()
-        if source_offset <= latest.get(key, -1):
-            repeats += 1
-            continue
-        latest[key] = source_offset
-        chosen.append(item)
-    return Selection(tuple(chosen), repeats, _after(progress, items, chosen, latest))
+        offsets = items.source_offsets[indices]
+        before = np.maximum.accumulate(np.concatenate([[latest.get(key, -1)], offsets]))
+        fresh[indices] = offsets > before[:-1]
+        latest[key] = int(before[-1])
+    chosen = np.flatnonzero(fresh)
+    repeats = int(wanted.sum()) - len(chosen)
+    return Selection(_chosen(items, chosen), repeats, _after(progress, items, chosen, latest))
 
 
 def select_by_lookup(
-    progress: TableProgress, items: Sequence[Item], known: Iterable[LetterKey]
+    progress: TableProgress, items: Block, known: Iterable[LetterKey]
 ) -> Selection:
-    """The items beyond the table's progress whose identity is not among the known ones.
+    """The records beyond the table's progress whose identity is not among the known ones.
 
     Dead letters of one source need not ascend (a refusal may be found at decoding or at insertion),
     so their table is asked for those it has.
     """
     taken = set(known)
-    chosen: list[Item] = []
+    chosen: list[int] = []
     repeats = 0
-    for item in items:
-        if item.fields is None or item.offset <= progress.seen:
-            continue
-        key = letter_key(item)
+    for index in np.flatnonzero(items.usable & (items.offsets > progress.seen)).tolist():
+        key = items.identity(index)
         if key in taken:
             repeats += 1
             continue
         taken.add(key)
-        chosen.append(item)
-    return Selection(tuple(chosen), repeats, _after(progress, items, chosen, progress.sources))
+        chosen.append(index)
+    indices = np.array(chosen, np.int64)
+    after = _after(progress, items, indices, progress.sources)
+    return Selection(_chosen(items, indices), repeats, after)
 
 
-def letter_key(item: Item) -> LetterKey:
-    """The identity of what a dead letter is about."""
-    (topic_id, partition), offset = item.source()
-    return topic_id, partition, offset
+def _chosen(items: Block, indices: I64) -> Block:
+    return items if len(indices) == len(items) else items.part(indices)
 
 
 def _after(
-    progress: TableProgress,
-    items: Sequence[Item],
-    chosen: Sequence[Item],
-    sources: Mapping[SourceKey, int],
+    progress: TableProgress, items: Block, chosen: I64, sources: Mapping[SourceKey, int]
 ) -> TableProgress:
-    seen = max(progress.seen, items[-1].offset) if items else progress.seen
-    stored = max(progress.stored, chosen[-1].offset) if chosen else progress.stored
+    seen = max(progress.seen, int(items.offsets[-1])) if len(items) else progress.seen
+    stored = progress.stored
+    if len(chosen):
+        stored = max(stored, int(items.offsets[chosen[-1]]))
     return TableProgress(seen, stored, sources)

@@ -1,4 +1,4 @@
-"""What the sink handles: one record of a log, decoded or refused, and which tables it fills.
+"""The records of a log, decoded or refused, and which tables they fill.
 
 Decoding asks the registry only for schema ids it has not seen. A registry that does not answer
 condemns nothing: the record waits.
@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from routekeel.schemas.codec import Decoder
+import numpy as np
+
+from routekeel.schemas.codec import Decoder, schema_id_of
 from routekeel.schemas.errors import (
     BadFraming,
+    RegistryUnavailable,
     SchemaError,
     UnknownSchemaId,
     WrongRecord,
@@ -23,7 +26,9 @@ from routekeel.schemas.registry import SchemaRegistry
 from routekeel.schemas.routes import with_full_route
 from routekeel.schemas.tables import Table, tables_of
 from routekeel.streams.settings import Settings
-from routekeel.streams.topology.records import SourceRecord
+from routekeel.streams.sinks.block import Block, Item, Refused
+from routekeel.streams.sinks.bulk import Bulk, BulkDecoder
+from routekeel.streams.topology.records import LogBatch, SourceRecord
 
 # What a decoded record costs beside its bytes: a dict, its keys' values, some forty objects.
 DECODED_OVERHEAD_BYTES: Final = 6 * 1024
@@ -33,38 +38,6 @@ _CLASSES: Final[tuple[tuple[type[SchemaError], str], ...]] = (
     (UnknownSchemaId, "unknown_schema_id"),
     (WrongRecord, "wrong_record"),
 )
-
-
-class Refused(NamedTuple):
-    """Why a record cannot become rows: a machine-readable class and a sentence."""
-
-    error_class: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One record of a log. Either `fields` holds its decoded value or `refused` says why not.
-
-    `rows` is how many rows it makes in all tables together, `size_bytes` what it occupies here.
-    """
-
-    record: SourceRecord
-    fields: Mapping[str, Any] | None
-    refused: Refused | None
-    rows: int
-    size_bytes: int
-
-    @property
-    def offset(self) -> int:
-        """Its offset in the log it was read from."""
-        return self.record.offset
-
-    def source(self) -> tuple[tuple[str, int], int]:
-        """((topic id, partition), offset) of what the record was computed from."""
-        assert self.fields is not None
-        fields = self.fields
-        return (fields["source_topic_id"], fields["source_partition"]), fields["source_offset"]
 
 
 def refused_item(record: SourceRecord, error_class: str, message: str) -> Item:
@@ -103,30 +76,104 @@ def routes_of(settings: Settings) -> dict[str, Route]:
 
 
 class ItemDecoder:
-    """Decodes the records of one topic."""
+    """Decodes the records of one topic, in bulk where that can be."""
 
     def __init__(self, route: Route, registry: SchemaRegistry) -> None:
+        self._record = route.record
         self._decoder = Decoder(route.record, registry)
+        self._bulk = BulkDecoder.of(route.record)
 
-    def decode(self, record: SourceRecord) -> Item:
-        """The record as an item, refused where its bytes are wrong. Raises RegistryUnavailable."""
+    def decode(self, records: LogBatch) -> tuple[Block, str]:
+        """The records as a block, the bad ones refused, and what is wrong with the registry.
+
+        A registry that does not answer ends the block before the record that needed it.
+        """
+        bulk = self._in_bulk(records)
+        good = np.zeros(len(records), np.bool_) if bulk is None else bulk.good
+        items: list[Item] = []
+        trouble = ""
+        for index in np.flatnonzero(~good).tolist():
+            try:
+                items.append(self.decode_one(records[index]))
+            except RegistryUnavailable as error:
+                trouble = error.reason
+                records, good = records[:index], good[:index]
+                bulk = None if bulk is None else bulk.part(slice(index))
+                break
+        plain = Block.of(items)
+        if bulk is None or not good.any():
+            return plain, trouble
+        return self._together(records, bulk, plain), trouble
+
+    def decode_one(self, record: SourceRecord) -> Item:
+        """One record, by fastavro; refused where its bytes are wrong. Raises RegistryUnavailable."""
         value = record.value
         if value is None:
             return refused_item(record, "empty_value", "the record has no value")
         try:
-            fields: Mapping[str, Any] = self._decoder.decode(value)
-            if self._decoder.record is WEIGHTS:
-                fields = with_full_route(fields)
+            fields = self._fields(value)
         except SchemaError as error:
             name = next((name for kind, name in _CLASSES if isinstance(error, kind)), "bad_body")
             return refused_item(record, name, str(error))
         rows = _rows(fields)
-        # Every (token, layer) row takes a byte at least, so a larger claim is no valid shape. Found
-        # here because building its columns would first ask for the memory.
-        if rows > 2 * len(value) + 1:
-            message = f"it claims {rows} rows in {len(value)} bytes"
-            return refused_item(record, "bad_shape", message)
+        if rows > _rows_max(len(value)):
+            return refused_item(record, "bad_shape", _claims(rows, len(value)))
         return Item(record, fields, None, rows, len(value) + DECODED_OVERHEAD_BYTES)
+
+    def _fields(self, value: bytes) -> Mapping[str, Any]:
+        fields: Mapping[str, Any] = self._decoder.decode(value)
+        return with_full_route(fields) if self._record is WEIGHTS else fields
+
+    def _in_bulk(self, records: LogBatch) -> Bulk | None:
+        if self._bulk is None:
+            return None
+        first = next((value for value in records.values if value), b"")
+        try:
+            schema_id = schema_id_of(first)
+            ours = self._decoder.is_ours(schema_id)
+        except (SchemaError, RegistryUnavailable):
+            return None
+        return self._bulk.decode(records.values, schema_id) if ours else None
+
+    def _together(self, records: LogBatch, bulk: Bulk, plain: Block) -> Block:
+        """The block of all records: those of `bulk` and, between them, those of `plain`."""
+        assert self._bulk is not None
+        found = self._bulk.sources(bulk)
+        if found is None:
+            return Block.of([self.decode_one(records[index]) for index in range(len(records))])
+        keys, key_of, source_offsets = found
+        lengths = bulk.lengths
+        rows = self._bulk.rows(bulk)
+        usable = rows <= _rows_max(lengths)
+        refused = {
+            records.offsets[index]: Refused(
+                "bad_shape", _claims(int(rows[index]), int(lengths[index]))
+            )
+            for index in np.flatnonzero(~usable).tolist()
+        }
+        rows[~usable] = 0
+        sizes = lengths + self._bulk.bytes_each
+        others = np.flatnonzero(~bulk.good)
+        rows[others], sizes[others], usable[others] = plain.rows, plain.sizes, plain.usable
+        names = tuple(dict.fromkeys((*keys, *plain.keys)))
+        places = np.array([names.index(key) for key in plain.keys] or [0], np.int32)
+        key_of[others], source_offsets[others] = places[plain.key_of], plain.source_offsets
+        return Block(
+            records,
+            np.array(records.offsets, np.int64),
+            np.array(records.timestamps_ms, np.int64),
+            rows,
+            sizes,
+            usable,
+            names,
+            key_of,
+            source_offsets,
+            {**refused, **plain.refused},
+            plain.fields,
+            self._record,
+            bulk,
+            self._fields,
+        )
 
 
 def _rows(fields: Mapping[str, Any]) -> int:
@@ -135,3 +182,14 @@ def _rows(fields: Mapping[str, Any]) -> int:
     layers = len(fields["layers"])
     token_rows = fields.get("token_rows")
     return layers * (1 + max(0, token_rows["steps"])) if token_rows else layers
+
+
+def _rows_max(size: Any) -> Any:
+    """Every (token, layer) row takes a byte at least, so a larger claim is no valid shape. Found here
+    because building its columns would first ask for the memory.
+    """
+    return 2 * size + 1
+
+
+def _claims(rows: int, size: int) -> str:
+    return f"it claims {rows} rows in {size} bytes"

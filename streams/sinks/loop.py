@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import groupby
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -30,7 +31,7 @@ from routekeel.streams.sinks.progress import SinkProgress, Totals
 from routekeel.streams.sinks.store import StoreUnavailable
 from routekeel.streams.sinks.watch import IdleWatch, Watch
 from routekeel.streams.sinks.work import BatchWork
-from routekeel.streams.topology.records import SourceRecord
+from routekeel.streams.topology.records import LogBatch
 
 log = logging.getLogger(__name__)
 
@@ -123,24 +124,15 @@ class SinkLoop:
     def _receive(self, messages: list[Message]) -> None:
         now, wall_ms = self._clock(), int(time.time() * 1000)
         astray = False
-        for message in messages:
-            error = message.error()
+        for (topic, partition, error), run in groupby(messages, _place):
             if error is not None:
                 self._complain(error)
                 continue
-            key = (message.topic(), message.partition())
-            kind, time_ms = message.timestamp()
-            record = SourceRecord(
-                message.offset(),
-                time_ms if kind and time_ms >= 0 else wall_ms,
-                message.key(),
-                message.value(),
-                message.headers() or (),
-            )
-            self._metrics.records.labels(key[0]).inc()
-            astray |= not self._core.receive(key, record, now)
+            records = _records(list(run), wall_ms)
+            self._metrics.records.labels(topic).inc(len(records))
+            self._totals.records += len(records)
+            astray |= not self._core.receive((topic, partition), records, now)
         if messages:
-            self._totals.records += len(messages)
             self._idle.active(now)
         if astray:
             self._restart("offsets went back: the log was replaced or lost its end")
@@ -274,3 +266,22 @@ class SinkLoop:
         self._release(commit=False)
         self._consumer.assign([])
         self._wanted = keys
+
+
+def _place(message: Message) -> tuple[str, int, KafkaError | None]:
+    """Where a message comes from, and the error that it is instead of a record."""
+    return message.topic(), message.partition(), message.error()
+
+
+def _records(messages: list[Message], wall_ms: int) -> LogBatch:
+    """Messages of one partition as columns; one without a time gets the present one."""
+    return LogBatch(
+        list(map(Message.offset, messages)),
+        [
+            time_ms if kind and time_ms >= 0 else wall_ms
+            for kind, time_ms in map(Message.timestamp, messages)
+        ],
+        list(map(Message.key, messages)),
+        list(map(Message.value, messages)),
+        [headers or () for headers in map(Message.headers, messages)],
+    )

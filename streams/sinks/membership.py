@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 COMMIT_INTERVAL_S: Final = 1.0
 COMMIT_LOST_AFTER_S: Final = 10.0
 QUEUED_KBYTES_MAX: Final = 32 * 1024
+FETCH_BACKOFF_MS: Final = 10
 POLL_INTERVAL_MAX_MS: Final = 300_000
 
 
@@ -48,6 +49,8 @@ class Membership:
                 "heartbeat.interval.ms": max(100, session_ms // 6),
                 "max.poll.interval.ms": max(POLL_INTERVAL_MAX_MS, 2 * session_ms),
                 "queued.max.messages.kbytes": QUEUED_KBYTES_MAX,
+                # Once that much is queued, the default would have fetching rest for a whole second.
+                "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,
                 "topic.metadata.refresh.interval.ms": 10_000,
                 "allow.auto.create.topics": False,
                 "on_commit": self._answered,

@@ -5,16 +5,17 @@ The bytes are made once and kept until the insert's outcome is known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
+from routekeel.operators.step import compiled_kernel_exists
 from routekeel.schemas.columns import Column
 from routekeel.schemas.rows import ColumnData, Coordinates, columns
 from routekeel.schemas.tables import Table
-from routekeel.streams.sinks.items import Item
+from routekeel.streams.sinks.block import Block
 from routekeel.streams.sinks.work import Payload
 from routekeel.streams.topology.records import Source
 
@@ -22,29 +23,41 @@ FORMAT: Final = "ArrowStream"
 """ClickHouse's name of the format."""
 
 
-def build_payload(table: Table, items: Sequence[Item], source: Source) -> Payload:
-    """The rows of decoded items as an Arrow stream. Raises BadRow with an item's index."""
-    at = Coordinates(
-        source.topic,
-        source.topic_id,
-        source.partition,
-        np.fromiter((item.offset for item in items), np.int64, len(items)),
-        np.fromiter((item.record.timestamp_ms for item in items), np.int64, len(items)),
-    )
-    records = [item.fields for item in items if item.fields is not None]
-    return encode(table, columns(table, records, at))
+def build_payload(table: Table, block: Block, source: Source) -> Payload:
+    """The rows of usable records as an Arrow stream. Raises BadRow with a record's index in the block."""
+    return encode(bulk_batch(table, block, source) or plain_batch(table, block, source))
+
+
+def bulk_batch(table: Table, block: Block, source: Source) -> Any:
+    """The pyarrow.RecordBatch from the compiled decoder's columns; None where there are none."""
+    if block.columns is None:
+        return None
+    # Loaded here: without numba there are no such columns, and this cannot be imported.
+    from routekeel.streams.sinks.bulk_columns import NotPlain, bulk_record_batch
+
+    try:
+        return bulk_record_batch(table, block, source)
+    except NotPlain:
+        return None
+
+
+def plain_batch(table: Table, block: Block, source: Source) -> Any:
+    """The pyarrow.RecordBatch by way of the decoded fields. Raises BadRow."""
+    at = Coordinates(source.topic, source.topic_id, source.partition, block.offsets, block.times_ms)
+    return record_batch(table, columns(table, block.values(), at))
 
 
 def warm_up() -> None:
-    """Have pyarrow import what its first conversion of strings imports (pandas: one to three seconds),
-    before rows wait for it.
+    """Have pyarrow import what its first conversion of strings imports (pandas: one to three seconds), and
+    compiled code loaded, before rows wait for it.
     """
+    if compiled_kernel_exists():
+        import routekeel.streams.sinks.bulk_columns  # noqa: F401
     pa.array(np.array(["", None], object), pa.string())
 
 
-def encode(table: Table, data: Mapping[str, ColumnData]) -> Payload:
-    """Columns as an Arrow stream of one record batch."""
-    batch = record_batch(table, data)
+def encode(batch: Any) -> Payload:
+    """An Arrow stream of one record batch."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)

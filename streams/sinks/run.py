@@ -24,7 +24,7 @@ from routekeel.streams.sinks.assignment import Starts
 from routekeel.streams.sinks.batch import BatchLimits
 from routekeel.streams.sinks.core import SinkCore
 from routekeel.streams.sinks.edge import SinkEdge
-from routekeel.streams.sinks.items import Item, ItemDecoder, routes_of
+from routekeel.streams.sinks.items import ItemDecoder, routes_of
 from routekeel.streams.sinks.lease import Lease, LeaseTerms
 from routekeel.streams.sinks.letters import LetterProducer
 from routekeel.streams.sinks.log_ids import LogIds
@@ -35,7 +35,6 @@ from routekeel.streams.sinks.progress import SinkProgress, SinkResult, Totals
 from routekeel.streams.sinks.store import TableStore
 from routekeel.streams.sinks.web import WebPages
 from routekeel.streams.topics import require
-from routekeel.streams.topology.records import SourceRecord
 
 log = logging.getLogger(__name__)
 
@@ -82,12 +81,10 @@ def run_sink(
         lambda: lease.allows_last_byte(clock()),
     )
     decoders = {topic: ItemDecoder(route, registry) for topic, route in routes.items()}
-
-    def decode(topic: str, record: SourceRecord) -> Item:
-        return decoders[topic].decode(record)
-
     limits = BatchLimits(settings.sink.batch_rows_max, settings.sink.batch_interval_s)
-    core = SinkCore(routes, limits, decode, build_payload)
+    core = SinkCore(
+        routes, limits, lambda topic, records: decoders[topic].decode(records), build_payload
+    )
     edge = SinkEdge(store, letters, log_ids, metrics, clock)
     starts = Starts(settings, routes, log_ids, store, clock)
     loop = SinkLoop(settings, routes, core, edge, starts, lease, metrics, totals, clock)

@@ -50,22 +50,24 @@ an outcome means. Whoever drives it performs `next()` and reports to `done()`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Final
+
+import numpy as np
 
 from routekeel.schemas.errors import BadRow
 from routekeel.schemas.tables import Table
 from routekeel.streams.sinks.batch import Batch
+from routekeel.streams.sinks.block import Block, Refused
 from routekeel.streams.sinks.dedupe import (
     LetterKey,
     Selection,
     TableProgress,
-    letter_key,
     select_by_lookup,
     select_by_source,
 )
-from routekeel.streams.sinks.items import Item, Route, refused_item
+from routekeel.streams.sinks.items import Route
 from routekeel.streams.sinks.outcomes import (
     Done,
     Failed,
@@ -88,8 +90,8 @@ class Payload:
     rows: int
 
 
-BuildPayload = Callable[[Table, Sequence[Item], Source], Payload]
-"""Encodes the rows of items. Raises BadRow with the index of an item that does not fit."""
+BuildPayload = Callable[[Table, Block, Source], Payload]
+"""Encodes the rows of records. Raises BadRow with the index of one that does not fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +162,11 @@ class BatchWork:
         self.outcome_unknown = False
         self._progress = progress
         self._build = build
-        self._segments: list[tuple[Item, ...]] = [batch.items]
+        self._segments: list[Block] = [batch.items]
         self._table = 0
         self._verified = False
         self._condemned = 0
-        self._letters = [_letter(item) for item in batch.items if item.refused is not None]
+        self._letters = batch.items.letters()
         self._known: frozenset[LetterKey] | None = None
         self._selection: Selection | None = None
         self._current: Action | None = None
@@ -204,7 +206,7 @@ class BatchWork:
             case _:
                 raise TypeError(f"{outcome} is no outcome of {action}")
 
-    def _advance(self, segment: tuple[Item, ...]) -> Action | None:
+    def _advance(self, segment: Block) -> Action | None:
         """The next action for a segment; None where something changed and `next` looks again."""
         if self._table == len(self.route.tables):
             self._segments.pop()
@@ -214,25 +216,26 @@ class BatchWork:
         progress = self._progress[table.name]
         if self.route.by_lookup:
             if self._known is None:
-                keys = tuple(letter_key(item) for item in segment if item.fields is not None)
+                usable = np.flatnonzero(segment.usable).tolist()
+                keys = tuple(segment.identity(index) for index in usable)
                 if keys:
                     return FindLetters(keys)
             selection = select_by_lookup(progress, segment, self._known or ())
         else:
             selection = select_by_source(progress, segment, table.needs)
-        if not selection.items:
+        if not len(selection.items):
             self._next_table(table, selection)
             return None
         try:
             payload = self._build(table, selection.items, self.batch.source)
         except BadRow as error:
-            self._condemn(selection.items[error.index], "bad_row", error.reason)
+            self._condemn(selection.items, error.index, Refused("bad_row", error.reason))
             return None
         self._selection = selection
-        first, last = segment[0].offset, segment[-1].offset
+        first, last = int(segment.offsets[0]), int(segment.offsets[-1])
         source = self.batch.source
         token = f"{table.name}/{source.topic_id}/{source.partition}/{first}-{last}"
-        return Insert(table, token, payload, source, selection.items[-1].offset)
+        return Insert(table, token, payload, source, int(selection.items.offsets[-1]))
 
     def _next_table(self, table: Table, selection: Selection) -> None:
         self._progress[table.name] = selection.after
@@ -264,32 +267,28 @@ class BatchWork:
         elif len(items) == 1:
             self._condemned += 1
             self.outcome_unknown = False
-            self._condemn(items[0], "store_refused", refusal.message)
+            self._condemn(items, 0, Refused("store_refused", refusal.message))
         else:
-            self._split(items[(len(items) - 1) // 2].offset)
+            self._split(int(items.offsets[(len(items) - 1) // 2]))
 
     def _split(self, left_last: int) -> None:
         self.counts.splits += 1
         self.outcome_unknown, self._known = False, None
         segment = self._segments.pop()
-        left = tuple(item for item in segment if item.offset <= left_last)
-        self._segments += [segment[len(left) :], left]
+        middle = int(np.searchsorted(segment.offsets, left_last, side="right"))
+        self._segments += [segment.part(slice(middle, None)), segment.part(slice(middle))]
         self._table = 0
 
-    def _condemn(self, bad: Item, error_class: str, message: str) -> None:
+    def _condemn(self, items: Block, index: int, why: Refused) -> None:
         """Give one record of the current segment to the dead letters instead of the tables."""
-        refused = refused_item(bad.record, error_class, message)
         segment = self._segments.pop()
-        self._segments.append(tuple(refused if item is bad else item for item in segment))
+        bad = int(np.searchsorted(segment.offsets, items.offsets[index]))
+        segment = segment.refuse(bad, why)
+        self._segments.append(segment)
         if self.route.by_lookup:
             # A dead letter that cannot be stored stays where it is whole, in its topic; as another
             # dead letter it would be refused again, for ever.
             self.counts.unstorable += 1
-            self.last_error = message
+            self.last_error = why.message
         else:
-            self._letters.append(_letter(refused))
-
-
-def _letter(item: Item) -> DeadLetter:
-    assert item.refused is not None
-    return DeadLetter(item.record, item.refused.error_class, item.refused.message)
+            self._letters.append(segment.letter(bad))

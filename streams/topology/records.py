@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from typing import Any, NamedTuple, overload
 
 
@@ -61,6 +62,24 @@ class LogBatch:
             self.headers[index],
         )
         return made
+
+    def take(self, indices: Sequence[int]) -> LogBatch:
+        """The records at these indices."""
+        make: Any = LogBatch
+        columns = (self.offsets, self.timestamps_ms, self.keys, self.values, self.headers)
+        made: LogBatch = make(*([column[index] for index in indices] for column in columns))
+        return made
+
+    @classmethod
+    def joined(cls, batches: Sequence[LogBatch]) -> LogBatch:
+        """Several, one after the other."""
+        return cls(
+            list(chain.from_iterable(batch.offsets for batch in batches)),
+            list(chain.from_iterable(batch.timestamps_ms for batch in batches)),
+            list(chain.from_iterable(batch.keys for batch in batches)),
+            list(chain.from_iterable(batch.values for batch in batches)),
+            list(chain.from_iterable(batch.headers for batch in batches)),
+        )
 
     def after(self, offset: int) -> LogBatch:
         """The records beyond this offset."""

@@ -2,8 +2,8 @@
 
 Per record and field: where its encoded form begins (the next field's beginning is its end), and a
 number: the value of a long, int, boolean or enum, the length of a string, of bytes or of an array,
-NULL for null. Strings and matrices stay where they are. A record that is not plainly valid is left
-to fastavro, which decides whether it is readable.
+NULL for null, 1 for a nested record that is there. Strings and matrices stay where they are. A
+record that is not plainly valid is left to fastavro, which decides whether it is readable.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ NULL = -(2**63)
 HEADER = 5
 LONG, INT, FLOAT, DOUBLE, BOOLEAN = p.LONG, p.INT, p.FLOAT, p.DOUBLE, p.BOOLEAN
 ENUM, STRING, BYTES, INTS, OTHER = p.ENUM, p.STRING, p.BYTES, p.INTS, p.OTHER
+GROUP = p.GROUP
 
 U8 = npt.NDArray[np.uint8]
 
@@ -125,8 +126,12 @@ def decode_one(
         return False
     at += HEADER
     fields = program.shape[0]
+    absent = 0  # up to this column a group that is null would have its fields
     for field in range(fields):
         starts[i, field] = at
+        if field < absent:
+            values[i, field] = NULL
+            continue
         if program[field, 1] != 0:
             if at >= end:
                 return False
@@ -134,9 +139,14 @@ def decode_one(
             at += 1
             if branch == 0:
                 values[i, field] = NULL
+                if program[field, 0] == GROUP:
+                    absent = field + 1 + program[field, 2]
                 continue
             if branch != 2:
                 return False
+        if program[field, 0] == GROUP:
+            values[i, field] = 1
+            continue
         value, at = read_field(program[field, 0], program[field, 2], buf, at, end)
         if at < 0:
             return False

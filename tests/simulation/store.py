@@ -21,7 +21,7 @@ from routekeel.streams.sinks.offsets import parse_committed, resume_offset
 from routekeel.streams.sinks.outcomes import Done, Failed, Fault, Found, Outcome, RefusedByStore
 from routekeel.streams.sinks.payload import build_payload
 from routekeel.streams.sinks.work import Action, FindLetters, Insert, SendLetters, VerifyLog
-from routekeel.streams.topology.records import Source, SourceRecord
+from routekeel.streams.topology.records import LogBatch, Source, SourceRecord
 from tests.simulation.broker import Broker
 
 FOREVER = 1e9
@@ -59,7 +59,7 @@ class SimStore:
         """A new sink process: it asks the tables how far they are."""
         limits = BatchLimits(self.rng.randint(1, 40), 0.0)
         core = SinkCore(
-            self.routes, limits, lambda t, record: self.decoders[t].decode(record), build_payload
+            self.routes, limits, lambda t, records: self.decoders[t].decode(records), build_payload
         )
         starts = {}
         for topic, partition in self.logs:
@@ -106,8 +106,9 @@ class SimStore:
 
     def _read(self, count: int) -> None:
         for key, state in self.core.partitions.items():
-            for record in self.logs[key][state.next_offset : state.next_offset + count]:
-                assert self.core.receive(key, record, 0.0)
+            records = self.logs[key][state.next_offset : state.next_offset + count]
+            if records:
+                assert self.core.receive(key, LogBatch.of(records), 0.0)
         self.core.decode()
 
     def _work(self, actions: int) -> None:

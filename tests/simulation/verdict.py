@@ -10,15 +10,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-import pyarrow as pa
-
 from routekeel.schemas.codec import Encoder
 from routekeel.schemas.records import DEAD_LETTER
 from routekeel.schemas.registry import FixedSchemaIds
 from routekeel.streams.driver import TopologyDriver
 from routekeel.streams.settings import Settings
 from routekeel.streams.settings.tree import WorkerSettings
-from routekeel.streams.sinks.payload import build_payload
+from routekeel.streams.sinks.block import Block
+from routekeel.streams.sinks.payload import plain_batch
 from routekeel.streams.topology.changelog import MemoryStore
 from routekeel.streams.topology.changelog_reader import ChangelogReader
 from routekeel.streams.topology.dead_letter import dead_letter_fields
@@ -103,12 +102,12 @@ def judge_rows(result: Result, store: SimStore) -> None:
         }
         for topic, values in logs.items():
             items = [
-                store.decoders[topic].decode(SourceRecord(n, 0, None, value, ()))
+                store.decoders[topic].decode_one(SourceRecord(n, 0, None, value, ()))
                 for n, value in enumerate(values)
             ]
             for table in store.routes[topic].tables:
-                payload = build_payload(table, items, SourceId(topic, "", partition))
-                expected[table.name] += pa.ipc.open_stream(payload.data).read_all().to_pylist()
+                batch = plain_batch(table, Block.of(items), SourceId(topic, "", partition))
+                expected[table.name] += batch.to_pylist()
     for name, rows in expected.items():
         # As text: NaN is NaN, and every float is told from every other.
         assert sorted(map(_row_text, store.rows[name])) == sorted(map(_row_text, rows)), name

@@ -15,7 +15,7 @@ from routekeel.schemas.tables import TABLES, TELEMETRY_TABLE, WEIGHTS_TABLE
 from routekeel.streams.errors import ConfigurationError, ServiceUnavailable
 from routekeel.streams.history.store import apply_schema, connect
 from routekeel.streams.settings import Settings
-from routekeel.streams.sinks.items import Item
+from routekeel.streams.sinks.block import Block, Item
 from routekeel.streams.sinks.payload import FORMAT, build_payload
 from routekeel.streams.topology.records import Source, SourceRecord
 from tests.stack.system import System
@@ -44,7 +44,7 @@ def stored(
             Item(SourceRecord(i, START_MS + i, b"k", b"v", ()), fields, None, 1, 1)
             for i, fields in enumerate(rows)
         ]
-        payload = build_payload(table, items, Source("log", "log-1", 0))
+        payload = build_payload(table, Block.of(items), Source("log", "log-1", 0))
         names = [column.name for column in table.filled]
         place = f"{settings.clickhouse.database}.{table.name}"
         client.raw_insert(place, names, payload.data, fmt=FORMAT)

@@ -8,15 +8,15 @@ so. The store is strict where a real one is silent: a token with other rows fail
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from routekeel.schemas.errors import BadRow
 from routekeel.schemas.records import DEAD_LETTER, TELEMETRY
 from routekeel.schemas.tables import Grain, Table, tables_of
+from routekeel.streams.sinks.block import Block, Item
 from routekeel.streams.sinks.dedupe import TableProgress
-from routekeel.streams.sinks.items import Item, Route, refused_item
+from routekeel.streams.sinks.items import Route, refused_item
 from routekeel.streams.sinks.outcomes import (
     Done,
     Failed,
@@ -34,7 +34,7 @@ from routekeel.streams.sinks.work import (
     SendLetters,
     VerifyLog,
 )
-from routekeel.streams.topology.records import DeadLetter, Source, SourceRecord
+from routekeel.streams.topology.records import DeadLetter, LogBatch, Source, SourceRecord
 
 TOPIC, LETTERS = "telemetry", "dlq"
 ROUTES = {
@@ -200,20 +200,25 @@ class World:
         return out
 
 
-def decode(topic: str, record: SourceRecord) -> Item:
-    """The record as an item; garbage where the model says so."""
+def decode(topic: str, records: LogBatch) -> tuple[Block, str]:
+    """The records as a block; garbage where the model says so."""
+    return Block.of([item_of(topic, records[index]) for index in range(len(records))]), ""
+
+
+def item_of(topic: str, record: SourceRecord) -> Item:
+    """One record."""
     fields = pickle.loads(record.value or b"")
     if topic == TOPIC and is_undecodable(fields["source_offset"]):
         return refused_item(record, "bad_body", "garbage")
     return Item(record, fields, None, 1, 100)
 
 
-def build(table: Table, items: Sequence[Item], source: Source) -> Payload:
-    """(log offset, log id, identity) per item. Raises BadRow as schemas.rows does."""
+def build(table: Table, block: Block, source: Source) -> Payload:
+    """(log offset, log id, identity) per record. Raises BadRow as schemas.rows does."""
     rows = []
-    for index, item in enumerate(items):
-        (topic_id, partition), offset = item.source()
+    for index, log_offset in enumerate(block.offsets.tolist()):
+        topic_id, partition, offset = block.identity(index)
         if table.grain is not Grain.CHUNK and is_misshapen(offset):
             raise BadRow(index, "wrong length")
-        rows.append((item.offset, source.topic_id, (topic_id, partition, offset)))
+        rows.append((log_offset, source.topic_id, (topic_id, partition, offset)))
     return Payload(pickle.dumps(rows), len(rows))

@@ -13,6 +13,7 @@ from routekeel.streams.sinks.batch import BatchLimits
 from routekeel.streams.sinks.core import SinkCore, Start
 from routekeel.streams.sinks.offsets import parse_committed, resume_offset
 from routekeel.streams.sinks.work import Insert
+from routekeel.streams.topology.records import LogBatch
 from tests.unit.sink_world import (
     LETTERS,
     ROUTES,
@@ -56,10 +57,10 @@ class Sink:
             log = self.world.logs[topic]
             # A position beyond the end is out of range, and the consumer starts at the beginning.
             at = state.next_offset if state.next_offset <= len(log.records) else 0
-            for record in log.records[at : at + count]:
-                if not self.core.receive((topic, 0), record, 0.0):
-                    self.take_up()
-                    return
+            records = log.records[at : at + count]
+            if records and not self.core.receive((topic, 0), LogBatch.of(records), 0.0):
+                self.take_up()
+                return
         self.core.decode()
 
     def work(self, actions: int) -> None:
