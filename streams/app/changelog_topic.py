@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -174,36 +173,31 @@ class ChangelogTopic:
         return await loop.run_in_executor(None, self._write, partition, records)
 
     def _write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
-        failures: list[KafkaError] = []
-        last_offset = -1
+        # Called with (error or None, message) for each record, of which there are as many as sessions
+        # were touched: a function of our own here would be half of what writing one costs.
+        reports: dict[KafkaError | None, Message] = {}
+        delivered = reports.__setitem__
+        produce, topic = self._producer.produce, self._topic
         size = 0
-
-        def delivered(error: KafkaError | None, message: Message) -> None:
-            nonlocal last_offset
-            if error is not None:
-                failures.append(error)
-            else:
-                last_offset = max(last_offset, message.offset())
-
         for key, value, headers in records:
             size += len(key) + len(value or b"")
-            self._produce(
-                key=key, value=value, headers=headers, partition=partition, on_delivery=delivered
-            )
+            while True:
+                try:
+                    if headers:
+                        produce(topic, value, key, partition, delivered, headers=headers)
+                    else:
+                        produce(topic, value, key, partition, delivered)
+                    break
+                except BufferError:
+                    self._producer.poll(0.1)
+                    self._stop_if_closed()
         while self._producer.flush(FLUSH_STEP_S):
             self._stop_if_closed()
-        if failures:
-            raise KafkaException(failures[0])
-        return last_offset, size
-
-    def _produce(self, **message: Any) -> None:
-        while True:
-            try:
-                self._producer.produce(self._topic, **message)
-                return
-            except BufferError:
-                self._producer.poll(0.1)
-                self._stop_if_closed()
+        # Acknowledged in order, being of one partition: the last report is the last record's.
+        last = reports.pop(None, None)
+        if reports:
+            raise KafkaException(next(iter(reports)))
+        return (-1 if last is None else last.offset()), size
 
     def close(self) -> None:
         """Wait no longer for what is being written: without a broker that may take minutes."""

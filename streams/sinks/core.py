@@ -24,7 +24,8 @@ Decode = Callable[[str, LogBatch], tuple[Block, str]]
 """Decodes records of a topic; says what is wrong with the registry where it ended before their end."""
 
 BUFFERED_BYTES_MAX: Final = 192 * 2**20
-"""Reading pauses above this and goes on below half of it."""
+"""Reading pauses above this and goes on below three quarters of it: what is left keeps the store busy
+until records come again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ class SinkCore:
         if not self.paused and held > bytes_max:
             self.paused = True
             return True
-        if self.paused and held < bytes_max // 2:
+        if self.paused and held < bytes_max // 4 * 3:
             self.paused = False
             return False
         return None

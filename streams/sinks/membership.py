@@ -22,6 +22,7 @@ COMMIT_INTERVAL_S: Final = 1.0
 COMMIT_LOST_AFTER_S: Final = 10.0
 QUEUED_KBYTES_MAX: Final = 32 * 1024
 FETCH_BACKOFF_MS: Final = 10
+FETCH_WAIT_MS: Final = 100
 POLL_INTERVAL_MAX_MS: Final = 300_000
 
 
@@ -51,6 +52,8 @@ class Membership:
                 "queued.max.messages.kbytes": QUEUED_KBYTES_MAX,
                 # Once that much is queued, the default would have fetching rest for a whole second.
                 "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,
+                # A partition where reading goes on waits until the fetch under way has returned.
+                "fetch.wait.max.ms": FETCH_WAIT_MS,
                 "topic.metadata.refresh.interval.ms": 10_000,
                 "allow.auto.create.topics": False,
                 "on_commit": self._answered,

@@ -113,11 +113,9 @@ class MemoryStore:
         self, changes: Mapping[bytes, bytes | None], watermark: Watermark, position: int
     ) -> None:
         """Apply the changes."""
-        for key, value in changes.items():
-            if value is None:
-                self._sessions.pop(key, None)
-            else:
-                self._sessions[key] = value
+        self._sessions.update(changes)  # type: ignore[arg-type]
+        for key in [key for key, value in changes.items() if value is None]:
+            del self._sessions[key]
         self.watermark, self.position = watermark, position
 
     def close(self) -> None:

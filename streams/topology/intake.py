@@ -70,10 +70,11 @@ class Roster:
             return intake
         recency, current = self._recency, intake.current
         if self._nobody_leaves(len(keys), intake.clocks):
-            self._look_up(intake, keys)
+            self._look_up_all(intake, keys)
             last_touch = dict(zip(keys, intake.clocks, strict=True))
-            for key in reversed(dict.fromkeys(reversed(keys))):
-                recency.touch(key, last_touch[key])
+            order = list(dict.fromkeys(reversed(keys)))
+            order.reverse()
+            recency.touch_all(order, map(last_touch.__getitem__, order))
         else:
             for key, offset, clock in zip(keys, offsets, intake.clocks, strict=True):
                 version = Version(log_epoch, offset)
@@ -129,6 +130,19 @@ class Roster:
                 intake.keys.append(key)
                 intake.values.append(self.state_of(key) or b"")
             slots.append(slot)
+
+    def _look_up_all(self, intake: Intake, keys: Sequence[bytes]) -> None:
+        """`_look_up` of a batch in which nobody leaves."""
+        distinct = list(dict.fromkeys(keys))
+        intake.keys, intake.current = (
+            distinct,
+            dict(zip(distinct, range(len(distinct)), strict=True)),
+        )
+        intake.slots = list(map(intake.current.__getitem__, keys))
+        changes, stored = self.changes, self._store.get
+        intake.values = [
+            (changes[key] if key in changes else stored(key)) or b"" for key in distinct
+        ]
 
     def _evict(self, key: bytes, version: Version, current: dict[bytes, int]) -> None:
         self._recency.remove(key)

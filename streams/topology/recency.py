@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -78,22 +78,32 @@ class Recency:
 
     def touch(self, key: bytes, clock_us: int) -> None:
         """Make `key` the most recent, at this clock."""
-        before, after = self._before, self._after
-        places, keys, mask = self._places, self._keys, self._mask
-        place = hash(key) & mask
-        slot = places[place]
-        while slot != _ENDS and keys[slot] != key:
-            place = (place + 1) & mask
-            slot = places[place]
-        if slot == _ENDS:
-            slot = self._take(key, place)
-        else:
-            one, other = before[slot], after[slot]
-            after[one], before[other] = other, one
+        self.touch_all((key,), (clock_us,))
+
+    def touch_all(self, keys: Iterable[bytes], clocks_us: Iterable[int]) -> None:
+        """Make each key in turn the most recent, at its clock."""
+        before, after, clocks = self._before, self._after, self._clock_us
+        known = self._keys
         last = before[_ENDS]
-        after[last], before[slot] = slot, last
-        after[slot], before[_ENDS] = _ENDS, slot
-        self._clock_us[slot] = clock_us
+        for key, clock_us in zip(keys, clocks_us, strict=True):
+            places, mask = self._places, self._mask  # of another size after a new session
+            place = hash(key) & mask
+            slot = places[place]
+            while slot != _ENDS and known[slot] != key:
+                place = (place + 1) & mask
+                slot = places[place]
+            if slot == _ENDS:
+                slot = self._take(key, place)
+            elif slot == last:
+                clocks[slot] = clock_us
+                continue
+            else:
+                one, other = before[slot], after[slot]
+                after[one], before[other] = other, one
+            after[last], before[slot] = slot, last
+            clocks[slot] = clock_us
+            last = slot
+        after[last], before[_ENDS] = _ENDS, last
 
     def oldest(self) -> tuple[bytes, int] | None:
         """The least recent session and the clock at its last touch; None when there is none."""

@@ -1,7 +1,8 @@
 """The sink against what the store takes when the same Arrow batches are inserted directly.
 
 `python -m tests.bench.sink --child` runs in a process of its own: the sink over filled topics, its
-batches being kept, and then the same bytes into fresh tables by as many threads as the sink uses.
+batches being kept; then the same bytes into fresh tables by as many threads as the sink uses; and the
+sink once more with inserts that are answered at once, which is what it does alone.
 """
 
 from __future__ import annotations
@@ -35,25 +36,28 @@ console = Console(stderr=True)
 
 
 class Observed:
-    """Keeps what the sink inserts, and when it had its first record and its last answer."""
+    """Keeps what the sink inserts, and when it had its first record and its last answer.
 
-    def __init__(self) -> None:
+    With `store` False the inserts are answered at once, and none is made.
+    """
+
+    def __init__(self, store: bool = True) -> None:
         self.actions: list[Any] = []
-        self.first_s = self.last_s = 0.0
+        self.first_s = self.last_s = self.first_cpu_s = self.last_cpu_s = 0.0
         self._lock = threading.Lock()
         insert, decode = TableStore.insert, ItemDecoder.decode
 
-        def observed_insert(store: TableStore, action: Any) -> Any:
-            outcome = insert(store, action)
+        def observed_insert(tables: TableStore, action: Any) -> Any:
+            outcome = insert(tables, action) if store else Done()
             with self._lock:
-                self.actions.append(action)
-                self.last_s = time.monotonic()
+                self.actions.append(action if store else None)
+                self.last_s, self.last_cpu_s = time.monotonic(), time.process_time()
             return outcome
 
-        def observed_decode(decoder: ItemDecoder, record: Any) -> Any:
+        def observed_decode(decoder: ItemDecoder, records: Any) -> Any:
             if not self.first_s:
-                self.first_s = time.monotonic()
-            return decode(decoder, record)
+                self.first_s, self.first_cpu_s = time.monotonic(), time.process_time()
+            return decode(decoder, records)
 
         self._undo = (insert, decode)
         TableStore.insert = observed_insert  # type: ignore[method-assign]
@@ -90,7 +94,16 @@ def child() -> dict[str, float]:
     result = run_sink(settings, until_idle_s=2.0)
     observed.stop()
     rows = sum(result.rows.values())
+    own_cpu_s = observed.last_cpu_s - observed.first_cpu_s
+    alone = Observed(store=False)
+    sink = settings.sink.model_copy(update={"group_id": f"{settings.sink.group_id}-alone"})
+    place = {"database": f"{settings.clickhouse.database}_alone"}
+    store = settings.clickhouse.model_copy(update=place)
+    run_sink(settings.model_copy(update={"sink": sink, "clickhouse": store}), until_idle_s=2.0)
+    alone.stop()
     return {
+        "cpu_us_per_row": own_cpu_s / rows * 1e6,
+        "alone_rows_per_s": rows / (alone.last_s - alone.first_s),
         "rows": rows,
         "records": result.records,
         "batches": len(observed.actions),
@@ -121,7 +134,8 @@ def run(bench: Bench, shape: Shape, events: int, sessions: int) -> dict[str, Any
         if runs[-1]["records"] != records:
             raise SystemExit(f"the sink took {runs[-1]['records']} records of {records}")
         console.print(
-            f"  sink {runs[-1]['rows_per_s']:,.0f} rows/s, directly {runs[-1]['direct_rows_per_s']:,.0f}"
+            f"  sink {runs[-1]['rows_per_s']:,.0f} rows/s, directly {runs[-1]['direct_rows_per_s']:,.0f}, "
+            f"alone {runs[-1]['alone_rows_per_s']:,.0f} at {runs[-1]['cpu_us_per_row']:.1f} µs of CPU a row"
         )
     topics.remove([f"{tag}.logits"])
     median = {key: statistics.median(one[key] for one in runs) for key in runs[0]}

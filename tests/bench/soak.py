@@ -32,6 +32,7 @@ from routekeel.streams.topology.decoding import decode_or_refuse
 from routekeel.streams.topology.outputs import OutputBuilder
 from routekeel.streams.topology.partition import PartitionProcessor
 from routekeel.streams.topology.records import Source, SourceRecord
+from routekeel.streams.wire.path import compiled_path
 
 START_US = 1_790_000_000_000_000
 CHECKPOINT_BYTES = 64 * 2**20  # worker.checkpoint_bytes_max
@@ -123,9 +124,11 @@ def processor(soak: Soak, ids: FixedSchemaIds, store: MemoryStore) -> PartitionP
     weights = Encoder(WEIGHTS, ids.register(WEIGHTS, ""))
     decoder = Decoder(ROUTER_LOGITS, ids)
     builder = OutputBuilder(config, telemetry.encode, weights.encode)
+    source = Source("routekeel.logits", "log-1", 0)
     return PartitionProcessor(
-        Source("routekeel.logits", "log-1", 0), config,
+        source, config,
         lambda value: decode_or_refuse(decoder, value), builder, store,
+        compiled_path(source, config, telemetry, weights, ids.register(ROUTER_LOGITS, "")),
     )  # fmt: skip
 
 

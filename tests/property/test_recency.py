@@ -39,6 +39,23 @@ def test_it_is_an_ordered_dict_on_every_prefix(steps: list[tuple[str, bytes]]) -
         assert recency.oldest() == next(iter(oracle.items()), None)
 
 
+@given(st.lists(st.lists(KEYS, max_size=12), max_size=8), KEYS)
+def test_many_at_a_time_is_one_after_the_other(batches: list[list[bytes]], gone: bytes) -> None:
+    oracle: OrderedDict[bytes, int] = OrderedDict()
+    recency = Recency()
+    for number, keys in enumerate(batches):
+        clocks = range(100 * number, 100 * number + len(keys))
+        recency.touch_all(keys, clocks)
+        for key, clock in zip(keys, clocks, strict=True):
+            oracle[key] = clock
+            oracle.move_to_end(key)
+        if gone in oracle:
+            del oracle[gone]
+            recency.remove(gone)
+        assert list(recency) == list(oracle)
+        assert recency.oldest() == next(iter(oracle.items()), None)
+
+
 @given(st.permutations(range(6)))
 def test_a_store_gives_the_order_of_last_offsets_across_logs(places: list[int]) -> None:
     # Offsets of a recreated topic start at 0 again; the log's epoch comes first.
