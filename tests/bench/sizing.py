@@ -1,7 +1,8 @@
 """`python -m tests.bench.sizing`: what ten million routing decisions a second need, from the measured figures.
 
 Reads .routekeel/benchmark.json and writes the tables of docs/SCALING.md between its marks. Nothing is
-extrapolated but by proportion: cores by CPU per event, bytes by record size, rows by the sink's rate.
+extrapolated but by proportion: cores by CPU per event, bytes by record size, rows by the rate of a sink
+with cores of its own.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def main() -> None:
     report = json.loads(arguments.report.read_text(encoding="utf-8"))
     shapes = (Shape(8, 4, 8), Shape(1, 48, 128))
     cases = {case["shape"]: case for case in report["cases"]}
-    needs = [need_of(cases[str(s)], s, report["sink"]["rows_per_s"]) for s in shapes]
+    needs = [need_of(cases[str(s)], s, report["sink"]["alone_rows_per_s"]) for s in shapes]
     table = sheet(needs, report["sink"]["direct_rows_per_s"]).markdown()
     print(table)
     text = DOCS.read_text(encoding="utf-8")

@@ -46,6 +46,7 @@ def report() -> dict[str, Any]:
         "sink": {
             "shape": "T=8", "rows": 10.0, "megabytes": 1.0, "rows_per_s": 90.0,
             "direct_rows_per_s": 100.0, "share": 0.9, "share_range": [0.88, 0.92],
+            "alone_rows_per_s": 120.0, "cpu_us_per_row": 3.0,
         },
         "sdk_emit": {
             "bytes": 12288, "rate": 2000, "cases": [{"broker": "healthy", **dict.fromkeys(kinds, emit)}],
