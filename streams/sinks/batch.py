@@ -17,7 +17,7 @@ from routekeel.streams.sinks.block import Block
 from routekeel.streams.topology.records import Source
 
 DAY_MS: Final = 86_400_000
-BATCH_BYTES_MAX: Final = 32 * 2**20
+BATCH_BYTES_MAX: Final = 64 * 2**20
 """Far below the 256 MiB at which a server would split an insert into several blocks."""
 
 

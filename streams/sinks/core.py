@@ -137,7 +137,8 @@ class SinkCore:
                 records, read_at = state.undecoded.popleft()
                 block, why = self._decode(topic, records)
                 state.buffer.add(block, read_at)
-                self._count(state, records[: len(block)], -1)
+                whole = len(block) == len(records)
+                self._count(state, records if whole else records[: len(block)], -1)
                 if why:
                     trouble = why
                     state.undecoded.appendleft((records[len(block) :], read_at))

@@ -6,7 +6,8 @@ condemns nothing: the record waits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -82,6 +83,7 @@ class ItemDecoder:
         self._record = route.record
         self._decoder = Decoder(route.record, registry)
         self._bulk = BulkDecoder.of(route.record)
+        self._our_id: int | None = None
 
     def decode(self, records: LogBatch) -> tuple[Block, str]:
         """The records as a block, the bad ones refused, and what is wrong with the registry.
@@ -101,7 +103,7 @@ class ItemDecoder:
                 bulk = None if bulk is None else bulk.part(slice(index))
                 break
         plain = Block.of(items)
-        if bulk is None or not good.any():
+        if bulk is None:
             return plain, trouble
         return self._together(records, bulk, plain), trouble
 
@@ -127,13 +129,23 @@ class ItemDecoder:
     def _in_bulk(self, records: LogBatch) -> Bulk | None:
         if self._bulk is None:
             return None
-        first = next((value for value in records.values if value), b"")
-        try:
-            schema_id = schema_id_of(first)
-            ours = self._decoder.is_ours(schema_id)
-        except (SchemaError, RegistryUnavailable):
+        if self._our_id is None:
+            self._our_id = self._find_our_id(records.values)
+        if self._our_id is None:
             return None
-        return self._bulk.decode(records.values, schema_id) if ours else None
+        bulk = self._bulk.decode(records.values, self._our_id)
+        if not bulk.good.any():
+            self._our_id = None  # perhaps the registry is another one now
+        return bulk
+
+    def _find_our_id(self, values: Sequence[bytes | None]) -> int | None:
+        """The id of our own schema, from the first record that was written with it."""
+        for value in values:
+            with suppress(SchemaError, RegistryUnavailable):
+                schema_id = schema_id_of(value or b"")
+                if self._decoder.is_ours(schema_id):
+                    return schema_id
+        return None
 
     def _together(self, records: LogBatch, bulk: Bulk, plain: Block) -> Block:
         """The block of all records: those of `bulk` and, between them, those of `plain`."""
@@ -152,7 +164,7 @@ class ItemDecoder:
             for index in np.flatnonzero(~usable).tolist()
         }
         rows[~usable] = 0
-        sizes = lengths + self._bulk.bytes_each
+        sizes = 2 * lengths + self._bulk.bytes_each  # as it came, and in the columns' buffer
         others = np.flatnonzero(~bulk.good)
         rows[others], sizes[others], usable[others] = plain.rows, plain.sizes, plain.usable
         names = tuple(dict.fromkeys((*keys, *plain.keys)))

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routekeel.schemas.codec import Encoder
-from routekeel.schemas.errors import BadRow
+from routekeel.schemas.errors import BadRow, RegistryUnavailable
 from routekeel.schemas.fields import Record
 from routekeel.schemas.records import TELEMETRY, WEIGHTS
 from routekeel.schemas.registry import FixedSchemaIds
@@ -170,3 +170,42 @@ def test_cut_and_joined_blocks_are_the_same_records(seed: int) -> None:
 def halves(block: Block) -> list[Block]:
     middle = len(block) // 2
     return [block.part(slice(middle)), block.part(slice(middle, None))]
+
+
+class HalfDeaf:
+    """A registry that answers for what it knows, and for nothing else."""
+
+    def __init__(self, ids: FixedSchemaIds) -> None:
+        self._ids, self.answers = ids, False
+
+    def writer(self, schema_id: int) -> Any:
+        """As the other, where it answers."""
+        if schema_id == 77 and not self.answers:
+            raise RegistryUnavailable("it is restarting")
+        return self._ids.writer(schema_id)
+
+
+def test_a_block_ends_before_the_record_whose_schema_nobody_knows_now() -> None:
+    ids = FixedSchemaIds()
+    encoder = Encoder(TELEMETRY, ids.register(TELEMETRY, ""))
+    registry: Any = HalfDeaf(ids)
+    decoder = ItemDecoder(Route("log", TELEMETRY, tables_of(TELEMETRY)), registry)
+    ours = [encoder.encode(telemetry_fields(n)) for n in range(4)]
+    records = log_of([b"bad", *ours[:2], b"\x00" + (77).to_bytes(4, "big") + ours[2][5:], ours[3]])
+    block, trouble = decoder.decode(records)
+    assert trouble == "it is restarting" and block.offsets.tolist() == [10, 12, 14]
+    assert block.usable.tolist() == [False, True, True]
+    registry.answers = True  # that it is no schema of ours condemns the record, not the others
+    rest, trouble = decoder.decode(records[len(block) :])
+    assert trouble == "" and rest.usable.tolist() == [False, True]
+    assert rest.refused[16].error_class == "unknown_schema_id"
+
+
+def test_a_bad_record_among_many_does_not_slow_the_others() -> None:
+    decoder, encoder = decoder_of(TELEMETRY)
+    good = [encoder.encode(telemetry_fields(n, layers=3)) for n in range(8)]
+    records = log_of([*good[:4], b"bad", *good[4:]])
+    parts = [decoder.decode(records[a:b])[0] for a, b in ((0, 4), (4, 5), (5, 9))]
+    whole = Block.joined(parts)
+    chosen = select_by_source(TableProgress(), whole).items
+    assert len(chosen) == 8 and bulk_batch(TELEMETRY_TABLE, chosen, SOURCE) is not None
