@@ -37,10 +37,9 @@ MINUS_INFINITY = np.float32(-np.inf)
 
 
 @inlined
-def exp8(x: Any) -> Any:
-    """`arithmetic.exp32`, eight at once."""
+def exp8_bounded(x: Any) -> Any:
+    """`exp8` of what is not above EXP_MAX, as a softmax's exponents, which are not above 0."""
     held = where_greater(x, splat(EXP_MIN), x, splat(EXP_MIN))
-    held = where_greater(held, splat(EXP_MAX), splat(EXP_MAX), held)
     n = (held * LOG2_E + ROUNDER) - ROUNDER
     r = (held - n * LN2_HIGH) - n * LN2_LOW
     p = EXP_7 * r + EXP_6
@@ -50,6 +49,12 @@ def exp8(x: Any) -> Any:
     p = p * r + EXP_2
     p = (p * (r * r) + r) + ONE
     return where_greater(held, splat(EXP_MIN), p * power_of_two(n), splat(ZERO))
+
+
+@inlined
+def exp8(x: Any) -> Any:
+    """`arithmetic.exp32`, eight at once."""
+    return exp8_bounded(where_greater(x, splat(EXP_MAX), splat(EXP_MAX), x))
 
 
 @inlined
@@ -115,7 +120,7 @@ def softmax_into(buffer: Any, z: Any, w: Any, blocks: Any, z_max: Any, beta: Any
     moment = splat(ZERO)
     for block in range(blocks):
         x = (load(buffer, z + 8 * block) - z_max) * beta
-        e = exp8(x)
+        e = exp8_bounded(x)
         store(buffer, w + 8 * block, e)
         total = total + e
         moment = moment + e * where_greater(x, splat(EXP_MIN), x, splat(EXP_MIN))

@@ -77,9 +77,9 @@ class StreamWorker:
                     raise
                 except BaseException as error:
                     self.fail(error)
-                    # The worker ends because of that, and tells it. To Faust the agent was cancelled:
-                    # raised as it is, a full disk would be told a second time, with a traceback.
-                    raise asyncio.CancelledError from error
+                    # The worker ends because of that, and tells it, and takes no more batches: raised
+                    # here, Faust would tell a full disk a second time, with a traceback.
+                    await asyncio.Event().wait()
 
         self.app.agent(topic, name="routekeel.logits", concurrency=1)(consume)
         self.app.on_partitions_assigned.connect(self._assigned)

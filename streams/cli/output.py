@@ -7,6 +7,7 @@ progress and errors for people go to stderr.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -85,6 +86,8 @@ def run_command(action: Callable[[], int | None], *, as_json: bool) -> None:
         code = error.exit_code if isinstance(error, RoutekeelError) else 3
         fail(error.message, error.hint, code, as_json=as_json)
     except KeyboardInterrupt:
+        # Everything is stopped; pressed again while the interpreter ends, it would change the exit code.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         code = 130
         fail("interrupted", "", code, as_json=as_json)
     raise typer.Exit(code)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -279,10 +280,8 @@ def _versions() -> dict[str, str]:
 
 
 def _quietly(stop: Callable[[], object]) -> None:
-    """Stop one thing even when stopping another failed, or Ctrl-C was pressed a second time."""
-    for _ in range(2):
-        try:
-            stop()
-            return
-        except KeyboardInterrupt:
-            continue
+    """Stop one thing. From here to the process's end Ctrl-C, pressed once more, changes nothing: what was
+    started has to be stopped, and that has begun.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stop()
