@@ -7,7 +7,6 @@ condemns nothing: the record waits.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -141,10 +140,14 @@ class ItemDecoder:
     def _find_our_id(self, values: Sequence[bytes | None]) -> int | None:
         """The id of our own schema, from the first record that was written with it."""
         for value in values:
-            with suppress(SchemaError, RegistryUnavailable):
+            try:
                 schema_id = schema_id_of(value or b"")
                 if self._decoder.is_ours(schema_id):
                     return schema_id
+            except SchemaError:
+                continue
+            except RegistryUnavailable:  # asked record by record, it would hold up the reading
+                return None
         return None
 
     def _together(self, records: LogBatch, bulk: Bulk, plain: Block) -> Block:
