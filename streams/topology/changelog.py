@@ -89,6 +89,9 @@ class StateStore(Protocol):
     def close(self) -> None: ...
 
 
+REMOVED_SHARE = 8
+
+
 class MemoryStore:
     """A partition's committed state in a dict."""
 
@@ -96,6 +99,7 @@ class MemoryStore:
         self.watermark: Watermark | None = None
         self.position = -1
         self._sessions: dict[bytes, bytes] = {}
+        self._removed = 0
 
     def get(self, key: bytes) -> bytes | None:
         """The session's encoded state, if there is one."""
@@ -114,8 +118,15 @@ class MemoryStore:
     ) -> None:
         """Apply the changes."""
         self._sessions.update(changes)  # type: ignore[arg-type]
-        for key in [key for key, value in changes.items() if value is None]:
+        gone = [key for key, value in changes.items() if value is None]
+        for key in gone:
             del self._sessions[key]
+        self._removed += len(gone)
+        if self._removed > len(self._sessions) // REMOVED_SHARE:
+            # A removed key keeps its place in a dict's table, which doubles when it is full of such.
+            self._sessions, sessions = {}, self._sessions
+            self._sessions.update(sessions)
+            self._removed = 0
         self.watermark, self.position = watermark, position
 
     def close(self) -> None:
