@@ -116,7 +116,7 @@ def _start_stack(
 ) -> Settings:
     running = all(service.health == "healthy" for service in local.status())
     if not running:
-        cleanup.callback(_quietly, lambda: local.down())
+        cleanup.callback(_stop_to_the_end, lambda: local.down())
         with console.status(
             "starting Kafka, the schema registry and the ClickHouse engine"
         ) as status:
@@ -141,7 +141,7 @@ def _start_children(
         Child("sink", state_dir, {**common, "sink.batch_interval_s": "0.3"}, outlive=options.keep),
     ]
     for child in children:
-        cleanup.callback(_quietly, child.stop)
+        cleanup.callback(_stop_to_the_end, child.stop)
     for child in children:
         wait_until_ready(child, state_dir, READY_TIMEOUT_S)
 
@@ -279,7 +279,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _quietly(stop: Callable[[], object]) -> None:
+def _stop_to_the_end(stop: Callable[[], object]) -> None:
     """Stop one thing. From here to the process's end Ctrl-C, pressed once more, changes nothing: what was
     started has to be stopped, and that has begun.
     """

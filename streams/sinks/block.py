@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from routekeel.schemas.fields import Record
+from routekeel.streams.sinks.bulk import I64, Bulk, Mask
 from routekeel.streams.topology.records import DeadLetter, LogBatch, SourceRecord
 
-I64 = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 SourceKey = tuple[str, int]
 """A source: (topic id, partition)."""
 LetterKey = tuple[str, int, int]
@@ -68,7 +67,7 @@ class Block:
     refused: Mapping[int, Refused]
     fields: Mapping[int, Mapping[str, Any]]
     record: Record | None = None
-    columns: Any = None
+    columns: Bulk | None = None
     decode: Callable[[bytes], Mapping[str, Any]] | None = None
 
     @classmethod
@@ -102,7 +101,7 @@ class Block:
             for block in blocks
         ]
         described = next((block for block in blocks if block.decode is not None), blocks[0])
-        together = all(block.columns is not None for block in blocks)
+        bulks = [block.columns for block in blocks if block.columns is not None]
 
         def end_to_end(name: str) -> Any:
             return np.concatenate([getattr(block, name) for block in blocks])
@@ -120,7 +119,7 @@ class Block:
             {offset: why for block in blocks for offset, why in block.refused.items()},
             {offset: value for block in blocks for offset, value in block.fields.items()},
             described.record,
-            type(blocks[0].columns).joined([b.columns for b in blocks]) if together else None,
+            Bulk.joined(bulks) if len(bulks) == len(blocks) else None,
             described.decode,
         )
 

@@ -6,14 +6,20 @@ Where numba is not installed, or a record is not plainly valid, fastavro does it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from routekeel.operators.step import compiled_kernel_exists
 from routekeel.schemas.fields import Record
-from routekeel.streams.sinks.block import I64, Mask, SourceKey
+from routekeel.streams.wire.program import index_of, program_of
+
+if TYPE_CHECKING:
+    from routekeel.streams.sinks.block import SourceKey
+
+I64 = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 COLUMN_BYTES: Final = 12
 """A decoded field: where it begins, and a number."""
@@ -33,15 +39,7 @@ class Bulk(NamedTuple):
 
     def part(self, chosen: slice | I64) -> Bulk:
         """Some of the records."""
-        columns = self.columns
-        return Bulk(
-            columns._replace(
-                starts=columns.starts[chosen],
-                values=columns.values[chosen],
-                good=columns.good[chosen],
-            ),
-            self.lengths[chosen],
-        )
+        return Bulk(self.columns.part(chosen), self.lengths[chosen])
 
     @staticmethod
     def joined(parts: Sequence[Bulk]) -> Bulk | None:
@@ -65,11 +63,8 @@ class Bulk(NamedTuple):
 
     def has(self, record: Record, name: str) -> Mask:
         """bool[n]: whether a bytes field or a group is there and not empty."""
-        from routekeel.streams.wire.program import index_of
-
-        present: Mask = self.good & (
-            self.columns.values[:, index_of(record, nested=True)[name]] > 0
-        )
+        field = index_of(record, nested=True)[name]
+        present: Mask = self.good & (self.columns.values[:, field] > 0)
         return present
 
 
@@ -80,7 +75,6 @@ class BulkDecoder:
         # Loaded here: without numba this cannot be imported.
         from routekeel.streams.wire import rows
         from routekeel.streams.wire.decode import decode
-        from routekeel.streams.wire.program import index_of, program_of
 
         self._decode, self._rows = decode, rows
         self._program = program_of(record, nested=True)

@@ -48,6 +48,7 @@ class _Rows:
 
     def __init__(self, table: Table, block: Block, source: Source) -> None:
         self.block, self.source = block, source
+        assert block.columns is not None
         self.columns = block.columns.columns
         self.at = index_of(table.record, nested=True)
         n = len(block)

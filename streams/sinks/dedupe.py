@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from routekeel.streams.sinks.block import I64, Block, LetterKey, SourceKey
+from routekeel.streams.sinks.block import Block, LetterKey, SourceKey
+from routekeel.streams.sinks.bulk import I64
 
 __all__ = [
     "LetterKey",

@@ -90,6 +90,7 @@ class StateStore(Protocol):
 
 
 REMOVED_SHARE = 8
+"""The memory store's table is made anew when an eighth of what it holds has been removed since."""
 
 
 class MemoryStore:

@@ -46,6 +46,12 @@ class Columns(NamedTuple):
     values: npt.NDArray[np.int64]
     good: npt.NDArray[np.bool_]
 
+    def part(self, chosen: slice | npt.NDArray[np.int64]) -> Columns:
+        """Some of the records, over the same buffer; of a slice nothing is copied."""
+        return self._replace(
+            starts=self.starts[chosen], values=self.values[chosen], good=self.good[chosen]
+        )
+
 
 def decode(values: Sequence[bytes], schema_id: int, program: npt.NDArray[np.int32]) -> Columns:
     """Decode the records that were written with our own schema, which has this id."""

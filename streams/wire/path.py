@@ -37,11 +37,7 @@ class Decoded(NamedTuple):
     def between(self, start: int, end: int) -> Decoded:
         """The records from `start` up to `end`; nothing is copied."""
         span = slice(start, end)
-        columns = self.columns._replace(
-            starts=self.columns.starts[span],
-            values=self.columns.values[span],
-            good=self.columns.good[span],
-        )
+        columns = self.columns.part(span)
         return Decoded(
             self.records[span], columns, columns.good, self.times_us[span], self.values[span]
         )
