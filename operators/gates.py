@@ -10,7 +10,17 @@ from typing import Final
 
 import numpy as np
 
-from routekeel.operators.arithmetic import EXP_MIN, F32, ONE, ZERO, exp32, f32, lane_sum, log32
+from routekeel.operators.arithmetic import (
+    EXP_MIN,
+    EXP_OF_0,
+    F32,
+    ONE,
+    ZERO,
+    exp32,
+    f32,
+    lane_sum,
+    log32,
+)
 
 # The smallest normal float32: an expert that was flushed to weight 0 keeps a finite logit.
 WEIGHT_MIN: Final = f32(1.1754944e-38)
@@ -29,7 +39,7 @@ def softmax(z: F32, beta: F32 | np.float32 = ONE) -> tuple[F32, F32, F32]:
     x = (z - z.max(axis=-1)[..., None]) * np.asarray(beta, dtype=f32)[..., None]
     e = exp32(x)
     mass = lane_sum(e)
-    moment = lane_sum(e * np.where(x > EXP_MIN, x, EXP_MIN))
+    moment = lane_sum(e * np.where(x > EXP_MIN, x, EXP_OF_0))
     return e * (ONE / mass)[..., None], mass, moment
 
 

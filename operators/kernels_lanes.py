@@ -187,12 +187,12 @@ def sqrt8(typingctx: Any, x: Any) -> Any:
 
 
 @operation
-def power_of_two(typingctx: Any, n: Any) -> Any:
-    """2^n for whole n in [-126, 127], by writing the exponent bits."""
+def power_of_two_in(typingctx: Any, shifted: Any) -> Any:
+    """2^n of `arithmetic.ROUNDER` + n, n in [-127, 127], whose last bits are its exponent bits; -127 gives 0."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        exponent = builder.add(builder.fptosi(args[0], _INT_VECTOR), _int_constant(127))
-        return builder.bitcast(builder.shl(exponent, _int_constant(23)), _VECTOR)
+        bits = builder.bitcast(args[0], _INT_VECTOR)
+        return builder.bitcast(builder.shl(bits, _int_constant(23)), _VECTOR)
 
     return lanes(lanes), codegen
 

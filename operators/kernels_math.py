@@ -18,7 +18,7 @@ from routekeel.operators.kernels_lanes import (
     load,
     mantissa_of,
     max_lanes,
-    power_of_two,
+    power_of_two_in,
     splat,
     store,
     sum_lanes,
@@ -28,33 +28,38 @@ from routekeel.operators.kernels_lanes import (
 from routekeel.operators.sensitivity import NEGLIGIBLE, NEWTON_STEPS
 
 ZERO, ONE, HALF = a.ZERO, a.ONE, a.HALF
-EXP_MIN, EXP_MAX, LOG2_E, ROUNDER = a.EXP_MIN, a.EXP_MAX, a.LOG2_E, a.ROUNDER
+EXP_MIN, EXP_OF_0, EXP_MAX = a.EXP_MIN, a.EXP_OF_0, a.EXP_MAX
+LOG2_E, ROUNDER = a.LOG2_E, a.ROUNDER
 LN2_HIGH, LN2_LOW = a.LN2_HIGH, a.LN2_LOW
-EXP_2, EXP_3, EXP_4, EXP_5, EXP_6, EXP_7 = a.EXP_2, a.EXP_3, a.EXP_4, a.EXP_5, a.EXP_6, a.EXP_7
+EXP_2, EXP_3, EXP_4, EXP_5, EXP_6 = a.EXP_2, a.EXP_3, a.EXP_4, a.EXP_5, a.EXP_6
 SQRT_2, LOG_3, LOG_4, LOG_5, LOG_6 = a.SQRT_2, a.LOG_3, a.LOG_4, a.LOG_5, a.LOG_6
 LOG_7, LOG_8, LOG_9, LOG_10 = a.LOG_7, a.LOG_8, a.LOG_9, a.LOG_10
 MINUS_INFINITY = np.float32(-np.inf)
 
 
 @inlined
-def exp8_bounded(x: Any) -> Any:
-    """`exp8` of what is not above EXP_MAX, as a softmax's exponents, which are not above 0."""
-    held = where_greater(x, splat(EXP_MIN), x, splat(EXP_MIN))
-    n = (held * LOG2_E + ROUNDER) - ROUNDER
+def held8(x: Any) -> Any:
+    """What `exp8_bounded` takes for x: what is too small goes where the result is 0."""
+    return where_greater(x, splat(EXP_MIN), x, splat(EXP_OF_0))
+
+
+@inlined
+def exp8_bounded(held: Any) -> Any:
+    """`exp8` of what `held8` gives and is not above EXP_MAX, as a softmax's exponents are not."""
+    shifted = held * LOG2_E + ROUNDER
+    n = shifted - ROUNDER
     r = (held - n * LN2_HIGH) - n * LN2_LOW
-    p = EXP_7 * r + EXP_6
-    p = p * r + EXP_5
-    p = p * r + EXP_4
-    p = p * r + EXP_3
-    p = p * r + EXP_2
-    p = (p * (r * r) + r) + ONE
-    return where_greater(held, splat(EXP_MIN), p * power_of_two(n), splat(ZERO))
+    square = r * r
+    low = ONE + (r + square * (EXP_2 + EXP_3 * r))
+    high = (EXP_4 + EXP_5 * r) + EXP_6 * square
+    p = low + (square * square) * high
+    return p * power_of_two_in(shifted)
 
 
 @inlined
 def exp8(x: Any) -> Any:
     """`arithmetic.exp32`, eight at once."""
-    return exp8_bounded(where_greater(x, splat(EXP_MAX), splat(EXP_MAX), x))
+    return exp8_bounded(held8(where_greater(x, splat(EXP_MAX), splat(EXP_MAX), x)))
 
 
 @inlined
@@ -119,11 +124,11 @@ def softmax_into(buffer: Any, z: Any, w: Any, blocks: Any, z_max: Any, beta: Any
     total = splat(ZERO)
     moment = splat(ZERO)
     for block in range(blocks):
-        x = (load(buffer, z + 8 * block) - z_max) * beta
+        x = held8((load(buffer, z + 8 * block) - z_max) * beta)
         e = exp8_bounded(x)
         store(buffer, w + 8 * block, e)
         total = total + e
-        moment = moment + e * where_greater(x, splat(EXP_MIN), x, splat(EXP_MIN))
+        moment = moment + e * x
     mass = sum_lanes(total)
     inverse = ONE / mass
     for block in range(blocks):

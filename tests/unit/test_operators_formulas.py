@@ -34,10 +34,10 @@ def test_examples_in_docstrings(name: str) -> None:
     assert doctest.testmod(module).failed == 0
 
 
-def test_exp_and_log_are_within_two_roundings() -> None:
+def test_exp_and_log_are_as_exact_as_they_say() -> None:
     x = np.linspace(-86.9, 88, 200_001, dtype=np.float32)
     exact = np.exp(x.astype(np.float64))
-    assert (np.abs(exp32(x) - exact) <= 2 * np.spacing(exact.astype(np.float32))).all()
+    assert (np.abs(exp32(x) - exact) <= 1.5 * np.spacing(exact.astype(np.float32))).all()
     assert exp32(np.float32([-87, -1e4, -np.inf])).tolist() == [0, 0, 0]
     y = np.geomspace(1.2e-38, 3e38, 200_001).astype(np.float32)
     exact = np.log(y.astype(np.float64))
