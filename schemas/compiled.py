@@ -99,7 +99,7 @@ def encoder(holder: Record | Nested) -> Encode:
 def encode_field(field: Field, value: Any) -> bytes:
     """One field's value as its record's encoder writes it."""
     alone = Nested(field.name, (field,))
-    return encoder.__wrapped__(alone)({field.name: value}, b"")
+    return encoder(alone)({field.name: value}, b"")
 
 
 def _get(source: _Source, field: Field) -> str:
