@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +31,7 @@ from routekeel.streams.sinks.store import TableStore
 
 from .bench_topics import RunTopics
 from .cases import Bench, measure
+from .cores import can_part, store_apart
 from .load import Shape, write_events
 
 console = Console(stderr=True)
@@ -114,35 +116,52 @@ def child() -> dict[str, float]:
 
 
 def run(bench: Bench, shape: Shape, events: int, sessions: int) -> dict[str, Any]:
-    """Fill topics with this app, then both ways of storing them, as often as asked."""
+    """Fill topics with this app, then both ways of storing them, as often as asked.
+
+    Everything on the same cores, and (`apart`) with the store on cores of its own, in turn.
+    """
     tag = f"bench-sink-{shape.key}"
     topics = RunTopics.make(bench.state_dir, tag, f"{tag}.logits")
     write_events(topics.settings, shape, events, sessions, seed=6)
     measure(bench, "routekeel", topics, events, shape)
     records = topics.ends(topics.settings.topics.weights) + events
-    runs = []
+    ways: dict[str, list[dict[str, float]]] = {"shared": []}
+    if can_part():
+        ways["apart"] = []
     for repeat in range(bench.repeats):
-        environment = topics.environment() | {
-            "ROUTEKEEL_CLICKHOUSE__DATABASE": f"bench_{repeat}",
-            "ROUTEKEEL_SINK__GROUP_ID": f"{tag}-{repeat}",
-        }
-        line = [sys.executable, "-m", "tests.bench.sink", "--child"]
-        done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"the sink failed:\n{done.stderr[-4000:]}")
-        runs.append(json.loads(done.stdout.strip().splitlines()[-1]))
-        if runs[-1]["records"] != records:
-            raise SystemExit(f"the sink took {runs[-1]['records']} records of {records}")
-        console.print(
-            f"  sink {runs[-1]['rows_per_s']:,.0f} rows/s, directly {runs[-1]['direct_rows_per_s']:,.0f}, "
-            f"alone {runs[-1]['alone_rows_per_s']:,.0f} at {runs[-1]['cpu_us_per_row']:.1f} µs of CPU a row"
-        )
+        for way, runs in ways.items():
+            with store_apart(bench.stack) if way == "apart" else nullcontext():
+                runs.append(_one(topics, f"{tag}-{way}-{repeat}", records))
+            console.print(
+                f"  {way}: sink {runs[-1]['rows_per_s']:,.0f} rows/s, directly "
+                f"{runs[-1]['direct_rows_per_s']:,.0f}, alone {runs[-1]['alone_rows_per_s']:,.0f} "
+                f"at {runs[-1]['cpu_us_per_row']:.1f} µs of CPU a row"
+            )
     topics.remove([f"{tag}.logits"])
-    median = {key: statistics.median(one[key] for one in runs) for key in runs[0]}
+    return {"shape": str(shape), **{way: _summary(runs) for way, runs in ways.items()}}
+
+
+def _one(topics: RunTopics, group: str, records: int) -> dict[str, float]:
+    """One run of the child, into a database of its own."""
+    environment = topics.environment() | {
+        "ROUTEKEEL_CLICKHOUSE__DATABASE": group.replace("-", "_"),
+        "ROUTEKEEL_SINK__GROUP_ID": group,
+    }
+    line = [sys.executable, "-m", "tests.bench.sink", "--child"]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"the sink failed:\n{done.stderr[-4000:]}")
+    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    if found["records"] != records:
+        raise SystemExit(f"the sink took {found['records']} records of {records}")
+    return found
+
+
+def _summary(runs: list[dict[str, float]]) -> dict[str, Any]:
+    """Medians, and the sink's share of what the store takes directly."""
     shares = [one["rows_per_s"] / one["direct_rows_per_s"] for one in runs]
     return {
-        "shape": str(shape),
-        **median,
+        **{key: statistics.median(one[key] for one in runs) for key in runs[0]},
         "share": statistics.median(shares),
         "share_range": [min(shares), max(shares)],
     }

@@ -116,8 +116,10 @@ def main() -> None:
     report = json.loads(arguments.report.read_text(encoding="utf-8"))
     shapes = (Shape(8, 4, 8), Shape(1, 48, 128))
     cases = {case["shape"]: case for case in report["cases"]}
-    needs = [need_of(cases[str(s)], s, report["sink"]["alone_rows_per_s"]) for s in shapes]
-    table = sheet(needs, report["sink"]["direct_rows_per_s"]).markdown()
+    needs = [
+        need_of(cases[str(s)], s, report["sink"]["shared"]["alone_rows_per_s"]) for s in shapes
+    ]
+    table = sheet(needs, report["sink"]["shared"]["direct_rows_per_s"]).markdown()
     print(table)
     text = DOCS.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)

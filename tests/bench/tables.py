@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,19 +78,34 @@ def _workers(report: dict[str, Any]) -> Sheet:
 
 
 def _sink(report: dict[str, Any]) -> Sheet:
-    low, high = report["share_range"]
+    ways = [report[way] for way in _CORES if way in report]
+
+    def row(name: str, cell: Callable[[dict[str, Any]], str]) -> tuple[str, ...]:
+        return (name, *(cell(way) for way in ways))
+
     rows = [
-        ("routekeel sink", f"{report['rows_per_s']:,.0f}"),
-        ("the same Arrow batches, inserted directly", f"{report['direct_rows_per_s']:,.0f}"),
-        (
-            "share, store and sink on the same cores",
-            f"{report['share']:.0%} ({low:.0%}–{high:.0%})",
-        ),
-        ("the sink alone: inserts answered at once", f"{report['alone_rows_per_s']:,.0f}"),
-        ("the sink's own CPU", f"{report['cpu_us_per_row']:.1f} µs a row"),
-    ]
-    title = f"Sink, {report['shape']}: {report['rows']:,.0f} rows, {report['megabytes']:,.0f} MB of Arrow"
-    return Sheet(title, ("", "rows/s"), rows)
+        row("routekeel sink", lambda way: f"{way['rows_per_s']:,.0f}"),
+        row("the same Arrow batches, inserted directly", lambda way: f"{way['direct_rows_per_s']:,.0f}"),
+        row("share", lambda way: f"{way['share']:.0%} ({_range(way)})"),
+        row("the sink alone: inserts answered at once", lambda way: f"{way['alone_rows_per_s']:,.0f}"),
+        row("the sink's own CPU, µs a row", lambda way: f"{way['cpu_us_per_row']:.1f}"),
+    ]  # fmt: skip
+    first = ways[0]
+    title = (
+        f"Sink, {report['shape']}: {first['rows']:,.0f} rows, {first['megabytes']:,.0f} MB of Arrow"
+    )
+    return Sheet(title, ("rows/s", *(_CORES[way] for way in _CORES if way in report)), rows)
+
+
+_CORES = {
+    "shared": "store and sink on the same cores",
+    "apart": "half of the cores for the store, half for sink and broker",
+}
+
+
+def _range(way: dict[str, Any]) -> str:
+    low, high = way["share_range"]
+    return f"{low:.0%}–{high:.0%}"
 
 
 def _cpu(report: dict[str, Any]) -> Sheet:
@@ -137,4 +153,11 @@ def worse(report: dict[str, Any]) -> list[str]:
                     found.append(
                         f"{case['shape']}: {name} has {value:,.1f} {what}, routekeel {own:,.1f}."
                     )
+    for way in _CORES:
+        stored = report["sink"].get(way)
+        if stored and stored["rows_per_s"] < stored["direct_rows_per_s"]:
+            found.append(
+                f"The sink, {_CORES[way]}: inserted directly the store takes "
+                f"{stored['direct_rows_per_s']:,.0f} rows/s, from the sink {stored['rows_per_s']:,.0f}."
+            )
     return found
