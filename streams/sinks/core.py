@@ -23,9 +23,13 @@ LogPartition = tuple[str, int]
 Decode = Callable[[str, LogBatch], tuple[Block, str]]
 """Decodes records of a topic; says what is wrong with the registry where it ended before their end."""
 
-BUFFERED_BYTES_MAX: Final = 192 * 2**20
-"""Reading pauses above this and goes on below three quarters of it: what is left keeps the store busy
-until records come again."""
+BUFFERED_BYTES_MAX: Final = 256 * 2**20
+"""Reading pauses above this and goes on below three quarters of it."""
+
+IN_FLIGHT_MIN: Final = 2
+"""With fewer batches in flight the store is taken to have a core to spare."""
+EARLY_PARTS: Final = 4
+"""Such a batch has one in so many of the rows of a full one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +152,16 @@ class SinkCore:
     def ready(self, now: float) -> Iterator[BatchWork]:
         """Batches to start now, the longest waiting first; one at a time per partition, in order.
 
-        A batch is cut when it is asked for, so what is not asked for yet goes on growing.
+        A batch is cut when it is asked for, so what is not asked for yet goes on growing. While hardly
+        any is in flight, a part of one will do: partitions are read evenly and would fill all at
+        once, and the store would rest until then.
         """
-        due = [s for s in self.partitions.values() if s.work is None and s.buffer.due(now)]
+        free = [state for state in self.partitions.values() if state.work is None]
+        due = [state for state in free if state.buffer.due(now)]
+        if not due and len(self.partitions) - len(free) < IN_FLIGHT_MIN:
+            fullest = max(free, key=lambda state: state.buffer.rows, default=None)
+            if fullest and fullest.buffer.rows * EARLY_PARTS >= self._limits.rows_max:
+                due = [fullest]
         for state in sorted(due, key=lambda state: state.buffer.oldest_read_at):
             batch = state.buffer.cut()
             if batch is not None:
@@ -183,6 +194,11 @@ class SinkCore:
             self.paused = False
             return False
         return None
+
+    @property
+    def is_nearly_full(self) -> bool:
+        """Whether so much is held that reading would not go on, had it paused."""
+        return self.held_bytes > BUFFERED_BYTES_MAX // 4 * 3
 
     @property
     def waiting(self) -> int:

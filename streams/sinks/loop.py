@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import groupby
 from typing import Final
 
@@ -106,8 +106,7 @@ class SinkLoop:
 
     def _turn(self) -> None:
         self._totals.looped_at = self._clock()
-        timeout_s = POLL_BUSY_S if self._batches else POLL_S
-        self._receive(self._consumer.consume(CONSUME_RECORDS_MAX, timeout_s))
+        self._receive(self._read())
         self._collect()
         self._take_up()
         now = self._clock()
@@ -120,6 +119,19 @@ class SinkLoop:
             self._pause(change)
 
     # --- Records in
+
+    def _read(self) -> list[Message]:
+        """What has been fetched; with nearly too much held, one record when a batch has ended.
+
+        A pause throws away what was fetched ahead, and the store would rest until it has come again:
+        so it is for a store that is away, not for one that is at work.
+        """
+        count, timeout_s = CONSUME_RECORDS_MAX, POLL_BUSY_S if self._batches else POLL_S
+        if self._batches and self._core.is_nearly_full:
+            wait(self._batches, POLL_BUSY_S, FIRST_COMPLETED)
+            count, timeout_s = 1, 0.0
+        messages: list[Message] = self._consumer.consume(count, timeout_s)
+        return messages
 
     def _receive(self, messages: list[Message]) -> None:
         now, wall_ms = self._clock(), int(time.time() * 1000)
