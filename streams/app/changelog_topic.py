@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -34,20 +35,27 @@ BROKER_TIMEOUT_S = 30.0
 WRITE_QUEUE_RECORDS = 2_000_000
 WRITE_QUEUE_KB = 1_048_576
 FLUSH_STEP_S = 0.5
+Take = Callable[[int, bytes, bytes | None, Any], None]
+"""`ChangelogReader.feed` or `review`."""
 
 
-def feed(reader: ChangelogReader, message: Message) -> None:
-    """One message. Raises KafkaException for an error in its place, ValueError for a foreign record."""
+def feed(take: Take, message: Message) -> None:
+    """One message to a reader's `feed` or `review`.
+
+    Raises KafkaException for an error in its place, ValueError for a foreign record.
+    """
     error = message.error()
     if error is not None:
         raise KafkaException(error)
     value = message.value()
     # Only tombstones have headers, and asking for them costs as much as the rest together.
     headers = None if value is not None else message.headers()
-    reader.feed(message.offset(), message.key(), value, headers)
+    take(message.offset(), message.key(), value, headers)
 
 
-def read_to(consumer: Consumer, reader: ChangelogReader, high: int, progress: Progress) -> None:
+def read_to(
+    consumer: Consumer, reader: ChangelogReader, high: int, take: Take, progress: Progress
+) -> None:
     """Read the assigned partition until `high`. Raises KafkaException, also when nothing comes."""
     start, silent_since = reader.next_offset, time.monotonic()
     while reader.next_offset < high:
@@ -56,7 +64,7 @@ def read_to(consumer: Consumer, reader: ChangelogReader, high: int, progress: Pr
             min(READ_BATCH, high - reader.next_offset), timeout=READ_WAIT_S
         )
         for message in messages:
-            feed(reader, message)
+            feed(take, message)
         if messages:
             silent_since = time.monotonic()
         else:
@@ -106,10 +114,24 @@ class ChangelogTopic:
         progress(0, high - reader.next_offset)
         if reader.next_offset == high:
             return
+        self._read(partition, reader, high, reader.feed, progress)
+
+    async def review(self, partition: int, reader: ChangelogReader, end: int) -> None:
+        """Read what lies below `end` without adopting it. Raises as `recover` does."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._threads, self._review, partition, reader, end)
+
+    def _review(self, partition: int, reader: ChangelogReader, end: int) -> None:
+        reader.caught_up(self._bounds([partition])[partition][0])
+        self._read(partition, reader, end, reader.review, lambda read, total: None)
+
+    def _read(
+        self, partition: int, reader: ChangelogReader, end: int, take: Take, progress: Progress
+    ) -> None:
         consumer = self._consumer()
         try:
             consumer.assign([TopicPartition(self._topic, partition, reader.next_offset)])
-            read_to(consumer, reader, high, progress)
+            read_to(consumer, reader, end, take, progress)
         except KafkaException as error:
             raise ServiceUnavailable(
                 f"cannot read the state log {self._topic}[{partition}]: {error.args[0].str()}"
@@ -141,7 +163,7 @@ class ChangelogTopic:
             while not stop.is_set():
                 messages = consumer.consume(READ_BATCH, timeout=FOLLOW_WAIT_S)
                 for message in messages:
-                    feed(readers[message.partition()], message)
+                    feed(readers[message.partition()].feed, message)
                 if time.monotonic() - asked_at >= FOLLOW_ENDS_EVERY_S:
                     asked_at = time.monotonic()
                     ends = self._bounds(list(readers))

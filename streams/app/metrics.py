@@ -89,6 +89,10 @@ class WorkerMetrics:
         self.foreign_writes = counter(
             "foreign_checkpoints_total", "Checkpoints between whose records another process wrote."
         )
+        self.written_again = counter(
+            "changelog_keys_written_again_total",
+            "Keys written again because another process's old record came after theirs.",
+        )
         self.standby_partitions = gauge("standby_partitions", "Partitions followed as a standby.")
         self.standby_records = counter("standby_records_total", "Changelog records followed.")
         self.standby_lag = gauge("standby_lag_records", "Changelog records a standby is behind.")

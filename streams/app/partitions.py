@@ -49,6 +49,10 @@ class StateLog(Protocol):
         """Feed the readers with what is written, until `stop` is set (app/standby.py)."""
         ...
 
+    async def review(self, partition: int, reader: ChangelogReader, end: int) -> None:
+        """Read what lies below `end` without adopting it: another process wrote between our records."""
+        ...
+
     async def write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
         """Write a checkpoint durably: (offset of its last record, bytes)."""
         ...
@@ -152,17 +156,20 @@ class Partitions:
         started = self._clock()
         applied = processor.watermark.applied_offset
         records = processor.checkpoint()
-        reader = self._readers[processor.source.partition]
+        partition = processor.source.partition
+        reader = self._readers[partition]
         foreign = reader.foreign_writes
-        last_offset, size = await self._state_log.write(processor.source.partition, records)
+        last_offset, size = await self._state_log.write(partition, records)
         processor.checkpointed(reader.wrote(len(records), last_offset, processor.watermark))
+        owned.durable_offset = applied
         if reader.foreign_writes > foreign:
             self._metrics.foreign_writes.inc()
             log.warning(
                 "another process wrote to the state log of partition %d, too: one that was stopped and woke "
-                "up, or another group with the same worker.app_id", processor.source.partition,
+                "up, or another group with the same worker.app_id", partition,
             )  # fmt: skip
-        owned.durable_offset = applied
+            await self._state_log.review(partition, reader, last_offset + 1)
+            self._write_again(processor, reader)
         self._metrics.checkpoints.inc()
         self._metrics.tombstones.inc(sum(record.value is None for record in records))
         self._metrics.changelog_bytes.inc(size)
@@ -183,6 +190,7 @@ class Partitions:
             self._progress.finished(partition)
         source = Source(self._topic, self.topic_id, partition)
         processor = self._new_processor(source, reader.store)
+        self._write_again(processor, reader)
         self.progress_at = self._clock()
         records = reader.records - before
         elapsed = self._clock() - started
@@ -203,6 +211,13 @@ class Partitions:
         durable = -1 if processor.recreated else processor.watermark.applied_offset
         account = CheckpointAccount(self._clock())
         return OwnedPartition(processor, account, durable_offset=durable)
+
+    def _write_again(self, processor: PartitionProcessor, reader: ChangelogReader) -> None:
+        """Have the next checkpoint hold what a late writer's records lie over, before compaction."""
+        if reader.late:
+            self._metrics.written_again.inc(len(reader.late))
+            processor.rewrite(reader.late)
+            reader.late = {}
 
     def _reader(self, partition: int) -> ChangelogReader:
         reader = self._readers.get(partition)

@@ -10,14 +10,16 @@ seen; of each key take the highest version ≤ M; versions above M are the torn 
 This holds for any interleaving of writers too, a stopped process that wakes up late included
 (changelog_reader.py reads by this rule).
 
-Compaction keeps the newest record of a key, which could be a torn one; the topic's
-min.compaction.lag.ms leaves hours for the next checkpoint, which rewrites exactly those keys.
+Compaction keeps the newest record of a key, which could be a torn one: the topic's
+min.compaction.lag.ms leaves an hour for the next checkpoint, which rewrites exactly those keys. It could
+be a late writer's, too, over the right value or a tombstone: the owner meets it by a gap in its own
+records' offsets, or when it recovers, and writes the key again (`rewritten`) long before the lag is over.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from routekeel.streams.topology.watermark import WATERMARK_KEY, Watermark
@@ -64,6 +66,22 @@ def checkpoint_records(
         else:
             yield ChangelogRecord(key, value, None)
     yield ChangelogRecord(WATERMARK_KEY, watermark.encode(), None)
+
+
+def rewritten(keys: Iterable[bytes], store: StateStore) -> Iterator[ChangelogRecord]:
+    """What the store has of these keys, as records: for keys whose newest record is a late writer's.
+
+    A key that the store does not have was gone at the store's watermark, so that is its tombstone's
+    version. The watermark itself is in every checkpoint.
+    """
+    mark = store.watermark
+    for key in keys:
+        value = None if key == WATERMARK_KEY else store.get(key)
+        if value is not None:
+            yield ChangelogRecord(key, value, None)
+        elif key != WATERMARK_KEY and mark is not None:
+            version = _TOMBSTONE.pack(mark.log_epoch, mark.applied_offset)
+            yield ChangelogRecord(key, None, [(VERSION_HEADER, version)])
 
 
 class StateStore(Protocol):

@@ -6,7 +6,8 @@ before it, so the log up to and including a watermark M determines the whole sta
 writer's, and must not bring back what was evicted or overwritten since; (b) records above it are
 kept as pending until a watermark covers them, across reads, since a later writer's watermark may
 cover some of a torn tail; (c) a store may claim a position only below the first pending record, so
-that whoever starts from the store alone reads the torn tail again.
+that whoever starts from the store alone reads the torn tail again; (d) a key whose newest record in the
+log is a late writer's must be written again by the owner before compaction leaves that one alone.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ _version_of = itemgetter(0)
 class ChangelogReader:
     """Feeds `store` from changelog records of one partition, in log order, by the rule above.
 
-    `next_offset` is where to read on, `records` how many were fed.
+    `next_offset` is where to read on, `records` how many were fed, `late` the keys whose newest record
+    is a late writer's, with its offset.
     """
 
     def __init__(self, store: StateStore) -> None:
@@ -52,6 +54,7 @@ class ChangelogReader:
         self.foreign_writes = 0
         self._mark = store.watermark
         self._reach = _reach(store.watermark)
+        self.late: dict[bytes, int] = {}
         self._pending: list[_Pending] = []
         self._fold_at = PENDING_FOLDED_AT
 
@@ -67,13 +70,32 @@ class ChangelogReader:
         if key == WATERMARK_KEY:
             self._adopt(offset, value)
         else:
-            version = session_version(value) if value is not None else _evicted_at(headers)
-            if version > self._reach:
-                self._pending.append(_Pending(version, key, value, offset))
-                if len(self._pending) > self._fold_at:
-                    self._fold()
+            self._take(offset, key, value, headers)
         self.records += 1
         self.next_offset = offset + 1
+
+    def review(self, offset: int, key: bytes, value: bytes | None, headers: Headers) -> None:
+        """The same for the owner, between whose records another process wrote: nothing is adopted.
+
+        What is ahead of the owner stays pending until the owner itself gets there.
+        """
+        if self.store.watermark is not self._mark:
+            self._follow_store()
+        if key != WATERMARK_KEY:
+            self._take(offset, key, value, headers)
+        self.records += 1
+        self.next_offset = offset + 1
+
+    def _take(self, offset: int, key: bytes, value: bytes | None, headers: Headers) -> None:
+        version = session_version(value) if value is not None else _evicted_at(headers)
+        if version > self._reach:
+            self._pending.append(_Pending(version, key, value, offset))
+            if len(self._pending) > self._fold_at:
+                self._fold()
+        elif self.store.get(key) == value:
+            self.late.pop(key, None)
+        else:
+            self.late[key] = offset
 
     def caught_up(self, end: int) -> None:
         """Everything below `end` was read; compaction may have left nothing at the last offsets."""
@@ -83,7 +105,8 @@ class ChangelogReader:
         """This process wrote a checkpoint of so many records; returns the position the store may claim.
 
         Where another process wrote in between, its records were not read: the position stays before
-        them, and whoever reads on from there takes both writers' by the rule.
+        them, and whoever reads on from there takes both writers' by the rule. The owner does so by
+        `review`, once its store has this checkpoint.
         """
         if last_offset - records + 1 == self.next_offset:
             self.next_offset = last_offset + 1
@@ -98,8 +121,10 @@ class ChangelogReader:
             raise ValueError("the changelog holds a tombstone for the watermark")
         mark = Watermark.decode(value)
         reach = _reach(mark)
+        self.late.pop(WATERMARK_KEY, None)
         if self._mark is not None and reach < self._reach:
             mark, reach = self._mark, self._reach  # an older writer's: it proves nothing new
+            self.late[WATERMARK_KEY] = offset
         ready = [entry for entry in self._pending if entry.version <= reach]
         if len(ready) == len(self._pending):
             self._pending = []
@@ -108,6 +133,9 @@ class ChangelogReader:
         ready.sort(key=_version_of)  # of each key the highest version wins
         self.next_offset = offset + 1
         changes = {entry.key: entry.value for entry in ready}
+        if self.late:
+            newest = {entry.key: entry.offset for entry in ready}
+            self.late = {k: at for k, at in self.late.items() if at > newest.get(k, -1)}
         self.store.commit(changes, mark, self._position())
         self._mark, self._reach = self.store.watermark, reach
         self._fold_at = PENDING_FOLDED_AT

@@ -8,13 +8,18 @@ same bytes, which replay relies on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from routekeel.streams.topology.changelog import ChangelogRecord, StateStore, checkpoint_records
+from routekeel.streams.topology.changelog import (
+    ChangelogRecord,
+    StateStore,
+    checkpoint_records,
+    rewritten,
+)
 from routekeel.streams.topology.chunk import LogitsChunk
 from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.execute import non_finite
@@ -64,6 +69,7 @@ class PartitionProcessor:
         self.recreated = mark.topic_id != source.topic_id
         self.watermark = mark.of_log(source.topic_id)
         self._roster = Roster(config, store, self.watermark.clock_us)
+        self._again: set[bytes] = set()
         self.dirty_bytes = 0
 
     @property
@@ -126,18 +132,27 @@ class PartitionProcessor:
     def checkpoint(self) -> list[ChangelogRecord]:
         """What to write to the changelog for everything applied since the last checkpoint."""
         roster = self._roster
-        return list(checkpoint_records(roster.changes, roster.evicted_at, self.watermark))
+        again = sorted(self._again - roster.changes.keys())
+        return [
+            *rewritten(again, self._store),
+            *checkpoint_records(roster.changes, roster.evicted_at, self.watermark),
+        ]
+
+    def rewrite(self, keys: Iterable[bytes]) -> None:
+        """Write these keys again with the next checkpoint: their newest record is a late writer's."""
+        self._again.update(keys)
 
     def checkpointed(self, position: int) -> None:
         """The checkpoint is durable; its last record has this offset in the changelog."""
         self._store.commit(self._roster.changes, self.watermark, position)
         self._roster.checkpointed()
+        self._again.clear()
         self.dirty_bytes = 0
 
     @property
     def is_dirty(self) -> bool:
-        """Whether anything was applied since the last checkpoint."""
-        return self._store.watermark != self.watermark
+        """Whether there is anything to write: applied since the last checkpoint, or to be written again."""
+        return bool(self._again) or self._store.watermark != self.watermark
 
     def state_of(self, session_id: bytes) -> bytes | None:
         """A session's encoded state as of the last record applied, for inspection."""

@@ -1,15 +1,34 @@
-"""A broker in memory: logs, one consumer group, and what a dying writer leaves behind."""
+"""A broker in memory: logs, one consumer group, what a dying writer leaves behind, and compaction."""
 
 from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from routekeel.streams.topology.changelog import ChangelogRecord
+from routekeel.streams.topology.changelog import (
+    ChangelogRecord,
+    session_version,
+    tombstone_version,
+)
 from routekeel.streams.topology.records import SourceRecord
+from routekeel.streams.topology.watermark import WATERMARK_KEY, Watermark
+from tests.simulation.turns import Process
 
 TOPIC_ID = "log-1"
+SLEEP_MAX = 30
+HOUR = 3
+"""Finished checkpoints of owners that take longer than compaction leaves a record alone."""
+
+
+@dataclass
+class LateCheckpoint:
+    """What a stopped process will write of a checkpoint when it wakes, `sleep` chances from now."""
+
+    partition: int
+    rest: deque[ChangelogRecord]
+    sleep: int
 
 
 @dataclass
@@ -20,15 +39,53 @@ class Broker:
     partitions: int
     logs: dict[int, list[SourceRecord]] = field(default_factory=dict)
     outputs: dict[str, dict[int, list[tuple[bytes | None, bytes]]]] = field(default_factory=dict)
-    changelog: dict[int, list[ChangelogRecord]] = field(default_factory=dict)
+    changelog: dict[int, list[ChangelogRecord | None]] = field(default_factory=dict)
     committed: dict[int, int] = field(default_factory=dict)
     late: list[deque[tuple[str, int, bytes | None, bytes]]] = field(default_factory=list)
-    late_changelog: list[tuple[int, deque[ChangelogRecord]]] = field(default_factory=list)
+    late_changelog: list[LateCheckpoint] = field(default_factory=list)
+    owns: Callable[[Process, int], bool] = lambda process, partition: True
+    """Whether a process is who the group says owns a partition."""
+    proven: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    """Per partition, the versions of the checkpoints that owners have finished."""
+    stamps: dict[int, list[int]] = field(default_factory=dict)
+    """For every record of a changelog, how many of those there were when it arrived."""
+    compacted: int = 0
 
     def __post_init__(self) -> None:
         for partition in range(self.partitions):
             self.logs[partition] = []
             self.changelog[partition] = []
+            self.proven[partition], self.stamps[partition] = [], []
+
+    def append_changelog(self, partition: int, record: ChangelogRecord) -> None:
+        """A record of the state log arrives."""
+        self.changelog[partition].append(record)
+        self.stamps[partition].append(len(self.proven[partition]))
+
+    def checkpointed(self, partition: int, process: Process, record: ChangelogRecord) -> None:
+        """A process knows that its checkpoint is durable."""
+        if self.owns(process, partition):
+            mark = Watermark.decode(record.value or b"")
+            self.proven[partition].append((mark.log_epoch, mark.applied_offset))
+
+    def compact(self, partition: int, hour: int = HOUR) -> None:
+        """What the cleaner does: of each key only the newest record stays.
+
+        It leaves alone what is younger than min.compaction.lag.ms. Within that hour an owner has
+        finished several checkpoints and is beyond whatever was in the log; here that is what an hour is.
+        """
+        log, proven = self.changelog[partition], self.proven[partition]
+        newest: dict[bytes, int] = {}
+        for offset, record in enumerate(log if proven else []):
+            if self.stamps[partition][offset] > len(proven) - hour or (
+                record is not None and version_of(record) > max(proven)
+            ):
+                break
+            if record is not None:
+                if record.key in newest:
+                    log[newest[record.key]] = None
+                    self.compacted += 1
+                newest[record.key] = offset
 
     def append_output(self, topic: str, partition: int, key: bytes | None, value: bytes) -> None:
         """A record arrives."""
@@ -48,9 +105,11 @@ class Broker:
     def leave_changelog(self, partition: int, rest: deque[ChangelogRecord], stopped: bool) -> None:
         """The same for an unfinished checkpoint."""
         for _ in range(self.rng.randint(0, len(rest))):
-            self.changelog[partition].append(rest.popleft())
+            self.append_changelog(partition, rest.popleft())
         if stopped and rest:
-            self.late_changelog.append((partition, rest))
+            self.late_changelog.append(
+                LateCheckpoint(partition, rest, self.rng.randint(0, SLEEP_MAX))
+            )
 
     def late_arrivals(self, all_of_them: bool = False) -> None:
         """Stopped writers wake up: some of what they held arrives, in each one's order."""
@@ -58,9 +117,20 @@ class Broker:
             count = len(buffered) if all_of_them else self.rng.randint(0, min(3, len(buffered)))
             for _ in range(count):
                 self.append_output(*buffered.popleft())
-        for partition, rest in self.late_changelog:
-            count = len(rest) if all_of_them else self.rng.randint(0, min(2, len(rest)))
-            for _ in range(count):
-                self.changelog[partition].append(rest.popleft())
+        for late in self.late_changelog:
+            late.sleep -= 1
+            count = self.rng.randint(0, min(2, len(late.rest))) if late.sleep < 0 else 0
+            for _ in range(len(late.rest) if all_of_them else count):
+                self.append_changelog(late.partition, late.rest.popleft())
         self.late = [buffered for buffered in self.late if buffered]
-        self.late_changelog = [entry for entry in self.late_changelog if entry[1]]
+        self.late_changelog = [late for late in self.late_changelog if late.rest]
+
+
+def version_of(record: ChangelogRecord) -> tuple[int, int]:
+    """The version of any record of a changelog."""
+    if record.headers:
+        return tombstone_version(record.headers[0][1])
+    if record.key == WATERMARK_KEY:
+        mark = Watermark.decode(record.value or b"")
+        return mark.log_epoch, mark.applied_offset
+    return session_version(record.value or b"")

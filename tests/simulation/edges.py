@@ -78,6 +78,9 @@ class SimStateLog:
     def __init__(self, process: Process, broker: Broker, rng: random.Random) -> None:
         self._process, self._broker, self._rng = process, broker, rng
         self.writing: tuple[int, deque[ChangelogRecord]] | None = None
+        self.stop_share = 0.0
+        self.stopped = False
+        """Whether the process is stopped with a checkpoint handed over and nothing of it sent."""
 
     async def recover(
         self, partition: int, reader: ChangelogReader, progress: Callable[[int, int], None]
@@ -88,8 +91,22 @@ class SimStateLog:
         for offset in range(reader.next_offset, high):
             if self._rng.random() < 0.1:
                 await self._process.turn(f"recover {partition} at {offset}")
-            reader.feed(offset, *log[offset])
+            record = log[offset]
+            if record is not None:
+                reader.feed(offset, *record)
             progress(offset, high)
+        reader.caught_up(high)
+
+    async def review(self, partition: int, reader: ChangelogReader, end: int) -> None:
+        await self._process.turn(f"review {partition}")
+        log = self._broker.changelog[partition]
+        for offset in range(reader.next_offset, end):
+            if self._rng.random() < 0.1:
+                await self._process.turn(f"review {partition} at {offset}")
+            record = log[offset]
+            if record is not None:
+                reader.review(offset, *record)
+        reader.caught_up(end)
 
     async def follow(
         self, readers: Mapping[int, ChangelogReader], stop: threading.Event, followed: Any
@@ -100,20 +117,27 @@ class SimStateLog:
                 log = self._broker.changelog[partition]
                 end = min(len(log), reader.next_offset + self._rng.randint(0, 5))
                 for offset in range(reader.next_offset, end):
-                    reader.feed(offset, *log[offset])
+                    record = log[offset]
+                    if record is not None:
+                        reader.feed(offset, *record)
+                reader.caught_up(end)
 
     def close(self) -> None: ...
 
     async def write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
-        log = self._broker.changelog[partition]
+        broker = self._broker
         rest = deque(records)
         self.writing = (partition, rest)
+        self.stopped = self._rng.random() < self.stop_share
+        if self.stopped:
+            await self._process.turn(f"stopped before checkpoint {partition}")
         while rest:
             if self._rng.random() < 0.3:
                 await self._process.turn(f"checkpoint {partition}")
-            log.append(rest.popleft())
-        position = len(log) - 1
+            broker.append_changelog(partition, rest.popleft())
+        position = len(broker.changelog[partition]) - 1
         await self._process.turn(f"checkpoint {partition} acknowledged")
+        broker.checkpointed(partition, self._process, records[-1])
         self.writing = None
         return position, 0
 

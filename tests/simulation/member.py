@@ -38,6 +38,7 @@ class Faults(NamedTuple):
     repeat: float = 0.0
     send_error: float = 0.0
     topic_away: float = 0.0
+    stop_writing: float = 0.0
 
 
 class Member:
@@ -62,6 +63,7 @@ class Member:
         self.output = SimOutput(process, broker, rng)
         self.output.error_share = faults.send_error
         self.state_log = SimStateLog(process, broker, rng)
+        self.state_log.stop_share = faults.stop_writing
         self.faust = SimFaust(self)
         self.rebalancing = False
         self.one_at_a_time = asyncio.Lock()

@@ -33,6 +33,7 @@ class Scenario:
     repeat: float = 0.0
     send_error: float = 0.0
     topic_away: float = 0.0
+    stop_writing: float = 0.0
     store_fault: float = 0.0
     evict: bool = False
     standby: bool = False
@@ -66,6 +67,7 @@ class Scenario:
             store_fault=share(0.4),
             evict=rng.random() < 0.4,
             standby=rng.random() < 0.5,
+            stop_writing=share(0.2),
         )
 
     def calmer(self) -> list[Scenario]:

@@ -58,7 +58,8 @@ def judge(scenario: Scenario, result: Result) -> None:
         store = MemoryStore()
         reader = ChangelogReader(store)
         for offset, record in enumerate(broker.changelog[partition]):
-            reader.feed(offset, record.key, record.value, record.headers)
+            if record is not None:
+                reader.feed(offset, *record)
         assert dict(store.items()) == driver.states(), f"states of partition {partition} differ"
         distinct = driver.distinct_bytes()
         expected = {

@@ -30,6 +30,7 @@ class World:
         self.rng = random.Random(f"world {scenario.seed}")
         self.turns = Turns(random.Random(f"turns {scenario.seed}"))
         self.broker = Broker(self.rng, scenario.partitions)
+        self.broker.owns = self._owns
         self.ids = FixedSchemaIds()
         self.source = Source(scenario, Encoder(ROUTER_LOGITS, self.ids.register(ROUTER_LOGITS, "")))
         self.members: list[Member] = []
@@ -44,7 +45,10 @@ class World:
         process = Process(self.turns, f"worker-{self._named}")
         calm = Faults()
         scenario = self.scenario
-        wild = Faults(scenario.gap, scenario.repeat, scenario.send_error, scenario.topic_away)
+        wild = Faults(
+            scenario.gap, scenario.repeat, scenario.send_error, scenario.topic_away,
+            scenario.stop_writing,
+        )  # fmt: skip
         member = Member(
             process, self.broker, settings(self.scenario.standby), self.scenario.config, self.ids,
             self.rng, calm if self.calm else wild,
@@ -56,6 +60,12 @@ class World:
         """Everybody has to give up what they have before anybody gets anything."""
         self.rebalances += 1
         self.revoking = [member.process.spawn(member.revoke()) for member in self.members]
+
+    def _owns(self, process: Process, partition: int) -> bool:
+        return any(
+            member.process is process and partition in member.assigned and not member.rebalancing
+            for member in self.members
+        )
 
     def go_on_with_rebalance(self) -> None:
         """Once all have given up (or died), the partitions are dealt out."""
@@ -82,13 +92,16 @@ class World:
         self.begin_rebalance()
 
     def bury_failed(self) -> None:
-        """Whoever failed ends its process, as a real worker does."""
+        """Whoever failed ends its process, as a real worker does; whoever is stopped loses its place."""
         for member in [*self.members, *self.zombies]:
             failure = member.failed
             if failure is not None:
                 if not isinstance(failure, OSError):
                     raise failure
                 self.bury(member)
+        for member in [*self.members, *self.zombies]:
+            if member.state_log.stopped:
+                self.bury(member, stopped=True)
 
     def misfortune(self) -> None:
         """Something goes wrong, or a message of the group arrives."""
@@ -110,6 +123,8 @@ class World:
             self.begin_rebalance()
         if rng.random() < 0.05:
             self.broker.late_arrivals()
+        if rng.random() < 0.05:
+            self.broker.compact(rng.randrange(scenario.partitions))
         if self.members and rng.random() < 0.1:
             rng.choice(self.members).commit()
 
@@ -135,7 +150,7 @@ class World:
         await self.settle()
 
     async def settle(self) -> None:
-        """No more faults: everything has to become applied and durable."""
+        """No more faults: everything has to become applied and durable, and stay so after compaction."""
         self.calm = True
         while self.source.made < self.scenario.chunks:
             self.publish()
@@ -143,20 +158,30 @@ class World:
             self.bury(member, stopped=self.rng.random() < self.scenario.stop * 20)
         self.broker.late_arrivals()
         self.start_member()
+        await self.until_done()
+        # The last stopped process wakes up after everything was done, and another takes over.
+        self.broker.late_arrivals(all_of_them=True)
+        self.bury(self.members[0])
+        self.start_member()
+        await self.until_done()
+        for member in list(self.members):
+            member.die(stopped=False)
+        await asyncio.sleep(0)
+        for partition in self.broker.changelog:
+            self.broker.compact(partition, hour=0)
+
+    async def until_done(self) -> None:
+        """Turn by turn until everything is applied and durable. Raises Stuck."""
         for turn in range(FINAL_TURNS_MAX):
             self.bury_failed()
             self.go_on_with_rebalance()
             if turn % 50 == 25:
-                self.broker.late_arrivals(all_of_them=True)
+                self.broker.late_arrivals()
             if turn % 10 == 0 and self.is_done():
                 break
             await self.turns.grant()
         else:
             raise Stuck("not everything is applied and durable, although nothing fails any more")
-        self.broker.late_arrivals(all_of_them=True)
-        for member in list(self.members):
-            member.die(stopped=False)
-        await asyncio.sleep(0)
 
     def is_done(self) -> bool:
         """Whether every partition is applied to its end, durably."""

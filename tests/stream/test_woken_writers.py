@@ -10,7 +10,7 @@ import random
 import pytest
 
 from routekeel.streams.driver import TopologyDriver
-from routekeel.streams.topology.changelog import MemoryStore
+from routekeel.streams.topology.changelog import ChangelogRecord, MemoryStore
 from routekeel.streams.topology.changelog_reader import ChangelogReader
 from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.partition import PartitionProcessor
@@ -53,6 +53,7 @@ class Owner:
         for offset in range(self.reader.next_offset, len(changelog)):
             self.reader.feed(offset, *changelog[offset])
         self.processor: PartitionProcessor = self.world.processor_on(self.store)
+        self.write_again()
 
     def apply(self, count: int) -> None:
         """Apply the next records of the log."""
@@ -64,8 +65,27 @@ class Owner:
         if self.processor.is_dirty:
             changelog, records = self.world.changelog, self.processor.checkpoint()
             changelog += records
-            mark = self.processor.watermark
+            mark, foreign = self.processor.watermark, self.reader.foreign_writes
             self.processor.checkpointed(self.reader.wrote(len(records), len(changelog) - 1, mark))
+            if self.reader.foreign_writes > foreign:
+                for offset in range(self.reader.next_offset, len(changelog)):
+                    self.reader.review(offset, *changelog[offset])
+            self.write_again()
+
+    def write_again(self) -> None:
+        """What the reader found under late records goes into the next checkpoint."""
+        self.processor.rewrite(self.reader.late)
+        self.reader.late = {}
+
+
+def after_compaction(changelog: list[ChangelogRecord]) -> dict[bytes, bytes]:
+    """What somebody with nothing reads from a log of which the cleaner left each key's newest record."""
+    newest = {record.key: offset for offset, record in enumerate(changelog)}
+    store = MemoryStore()
+    reader = ChangelogReader(store)
+    for offset in sorted(newest.values()):
+        reader.feed(offset, *changelog[offset])
+    return dict(store.items())
 
 
 def states_by_length(seed: int) -> list[dict[bytes, bytes]]:
@@ -101,6 +121,45 @@ def test_a_kept_store_learns_what_others_wrote_while_its_worker_was_stopped() ->
     assert dict(other.store.items()) == states[-1]
 
 
+def a_late_checkpoint(at: int) -> tuple[TopologyDriver, Owner]:
+    """A log in which a stopped process's early checkpoint follows its successor's, and the successor."""
+    world = driver(3)
+    sleeper = Owner(world)
+    sleeper.apply(14)  # and is stopped before its checkpoint
+    other = Owner(world)
+    other.apply(at)
+    other.checkpoint()
+    sleeper.checkpoint()  # it wakes
+    return world, other
+
+
+def test_compaction_after_a_late_checkpoint_would_bring_evicted_sessions_back() -> None:
+    world, _ = a_late_checkpoint(LENGTH)
+    states = states_by_length(3)
+    assert set(states[14]) - set(states[LENGTH]), "some were evicted in between"
+    assert after_compaction(world.changelog) != states[LENGTH]
+
+
+def test_the_owner_writes_again_what_a_late_checkpoint_lies_over() -> None:
+    world, other = a_late_checkpoint(50)
+    other.apply(5)
+    other.checkpoint()  # here it meets the other's records
+    assert other.processor.is_dirty
+    other.checkpoint()
+    assert not other.processor.is_dirty
+    assert after_compaction(world.changelog) == states_by_length(3)[55]
+
+
+def test_who_takes_over_writes_again_what_a_late_checkpoint_lies_over() -> None:
+    world, _ = a_late_checkpoint(LENGTH)
+    successor = Owner(world)
+    assert successor.processor.is_dirty
+    successor.checkpoint()
+    assert not successor.processor.is_dirty
+    assert after_compaction(world.changelog) == states_by_length(3)[LENGTH]
+    assert not Owner(world).processor.is_dirty, "once is enough"
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_any_number_of_stopped_and_woken_writers_change_no_byte(seed: int) -> None:
     rng = random.Random(seed)
@@ -124,3 +183,8 @@ def test_any_number_of_stopped_and_woken_writers_change_no_byte(seed: int) -> No
             mark = owner.store.watermark
             if mark is not None:
                 assert dict(owner.store.items()) == states[mark.applied_offset + 1]
+    last = Owner(world)
+    last.apply(LENGTH)
+    last.checkpoint()
+    last.checkpoint()
+    assert after_compaction(world.changelog) == states[LENGTH]
