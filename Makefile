@@ -93,8 +93,8 @@ $(BENCH_VENV)/.ready: $(BIN)/uv requirements/bench.txt pyproject.toml
 	@$(UV) $(BENCH_VENV)/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-benchmark: $(BENCH_VENV)/.ready  ## Measure against a plain loop, Quix Streams, Bytewax and Faust; writes docs/BENCHMARKS.md (QUICK=1: a try, no docs)
-	@$(BENCH_VENV)/bin/python -m tests.bench $(if $(filter 1,$(QUICK)),--quick,--write-docs)
+benchmark: $(BENCH_VENV)/.ready  ## Measure against a plain loop, Quix Streams, Bytewax and Faust; writes docs/BENCHMARKS.md (QUICK=1: a try, no docs; ONLY=sink: a section again)
+	@$(BENCH_VENV)/bin/python -m tests.bench $(if $(filter 1,$(QUICK)),--quick,--write-docs) $(if $(ONLY),--only $(ONLY))
 
 format: install-dev  ## Format the code
 	@$(BIN)/ruff format .

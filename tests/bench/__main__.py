@@ -2,7 +2,8 @@
 real broker, and what its parts cost alone.
 
 Prints tables, writes .routekeel/benchmark.json and, where asked for, docs/BENCHMARKS.md. `--quick` does
-everything with few events: it shows that all of it works, and its numbers mean nothing.
+everything with few events: it shows that all of it works, and its numbers mean nothing. `--only sink`
+measures one section again and keeps the rest of the last report.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import json
 import signal
 import tempfile
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,29 +61,56 @@ QUICK = Sizes(
 )  # fmt: skip
 
 
-def measure_all(bench: Bench, sizes: Sizes) -> dict[str, Any]:
-    """Every measurement, as the report's sections."""
-    cases = [run_case(bench, SMALL, sizes.small, sizes.small_sessions)]
-    cases += [run_case(bench, shape, sizes.large, sizes.large_sessions) for shape in LARGE]
-    console.print("where the CPU goes")
-    where = [cpu.where_cpu_goes(bench, SMALL, sizes.cpu, sizes.small_sessions)]
-    where.append(cpu.where_cpu_goes(bench, LARGE[0], sizes.large, sizes.large_sessions))
-    console.print("cost by sessions")
-    sessions = scaling.cost_by_sessions(bench, SMALL, sizes.scaling, sizes.session_counts)
-    console.print("two workers against one")
-    two = scaling.one_and_two(bench, SMALL, sizes.workers, sizes.small_sessions)
-    console.print("the sink against the store")
-    stored = sink.run(bench, SMALL, sizes.sink, sizes.small_sessions)
-    console.print("the SDK's emit")
-    emit = sdk_emit.run(bench.repeats, bench.stack)
+SECTIONS = ("cases", "cpu", "sessions", "workers", "sink", "sdk_emit")
+Section = Callable[[], Any]
+
+
+def sections(bench: Bench, sizes: Sizes) -> dict[str, tuple[str, Section]]:
+    """Every measurement by its name in the report: what to say of it, and the measurement."""
+    cpu_of = cpu.where_cpu_goes
     return {
-        "cases": cases,
-        "cpu": where,
-        "sessions": sessions,
-        "workers": two,
-        "sink": stored,
-        "sdk_emit": emit,
+        "cases": (
+            "all contenders",
+            lambda: [
+                run_case(bench, SMALL, sizes.small, sizes.small_sessions),
+                *(run_case(bench, one, sizes.large, sizes.large_sessions) for one in LARGE),
+            ],
+        ),
+        "cpu": (
+            "where the CPU goes",
+            lambda: [
+                cpu_of(bench, SMALL, sizes.cpu, sizes.small_sessions),
+                cpu_of(bench, LARGE[0], sizes.large, sizes.large_sessions),
+            ],
+        ),
+        "sessions": (
+            "cost by sessions",
+            lambda: scaling.cost_by_sessions(bench, SMALL, sizes.scaling, sizes.session_counts),
+        ),
+        "workers": (
+            "two workers against one",
+            lambda: scaling.one_and_two(bench, SMALL, sizes.workers, sizes.small_sessions),
+        ),
+        "sink": (
+            "the sink against the store",
+            lambda: sink.run(bench, SMALL, sizes.sink, sizes.small_sessions),
+        ),
+        "sdk_emit": ("the SDK's emit", lambda: sdk_emit.run(bench.repeats, bench.stack)),
     }
+
+
+def last_report(path: Path, wanted: Collection[str]) -> dict[str, Any]:
+    """The report that is kept but for the `wanted` sections. Raises SystemExit where there is none to keep."""
+    if unknown := sorted(set(wanted) - set(SECTIONS)):
+        raise SystemExit(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    if set(wanted) == set(SECTIONS):
+        return {}
+    if not path.exists():
+        raise SystemExit(f"--only keeps the rest of {path}, which is missing: run everything first")
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if report["quick"] or report["versions"] != versions():
+        raise SystemExit(f"{path} has other versions or few events: run everything again")
+    return report
 
 
 def facts(settings: Settings, sizes: Sizes) -> dict[str, Any]:
@@ -112,7 +141,11 @@ def main() -> None:
     parser.add_argument("--write-docs", action="store_true", help="write docs/BENCHMARKS.md")
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
     parser.add_argument("--output", type=Path, default=Path(".routekeel/benchmark.json"))
+    names = ",".join(SECTIONS)
+    parser.add_argument("--only", default=names, help=f"sections to measure again, of {names}")
     arguments = parser.parse_args()
+    wanted = arguments.only.split(",")
+    kept = last_report(arguments.output, wanted)
     if arguments.quick and arguments.write_docs:
         parser.error("the numbers of --quick mean nothing: they do not go into the document")
     sizes = QUICK if arguments.quick else FULL
@@ -125,18 +158,26 @@ def main() -> None:
         try:
             stack.up(on_event=lambda *event: console.print("  ", *event))
             settings = load_settings(flags={"stack.state_dir": str(state_dir)}).settings
-            names = tuple(arguments.contenders.split(","))
-            measured = measure_all(Bench(stack, state_dir, sizes.repeats, names), sizes)
+            contenders = tuple(arguments.contenders.split(","))
+            bench = Bench(stack, state_dir, sizes.repeats, contenders)
+            measured = {}
+            for name, (what, section) in sections(bench, sizes).items():
+                if name in wanted:
+                    console.print(what)
+                    measured[name] = section()
         finally:
             stack.down()
     report = {
-        **measured,
         "facts": facts(settings, sizes),
         "sizes": asdict(sizes),
         "versions": versions(),
         "machine": before,
         "quick": arguments.quick,
+        **kept,
+        **measured,
     }
+    # What was measured in another run than the rest, and when.
+    report["again"] = {**kept.get("again", {}), **dict.fromkeys(wanted, before)} if kept else {}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     show(report)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,44 +13,79 @@ from rich.console import Console
 
 from .bench_topics import RunTopics
 from .cases import Bench
-from .live import SESSION_TIMEOUT_S, workers
+from .live import SESSION_TIMEOUT_S, Lap, Workers, workers
 from .load import Conversations, EventWriter, Shape
 
 console = Console(stderr=True)
 
 
+@dataclass
+class Crowd:
+    """A worker with so many live sessions, and what it was measured at."""
+
+    sessions: int
+    topics: RunTopics
+    writer: EventWriter
+    talk: Conversations
+    running: Workers
+    written: int
+    laps: list[Lap] = field(default_factory=list)
+
+    def measure(self, events: int, seed: int) -> None:
+        """Time so many events of sessions drawn at random."""
+        with self.running.paused():
+            self.writer.write(self.talk.at_random(events, np.random.default_rng(seed)))
+        self.written += events
+        self.laps.append(self.running.lap(self.written))
+
+    def result(self, events: int) -> dict[str, Any]:
+        """Medians over the laps."""
+        costs = [1e6 * lap.worker_cpu_s / events for lap in self.laps]
+        return {
+            "sessions": self.sessions,
+            "cpu_us_per_event": statistics.median(costs),
+            "cpu_us_range": [min(costs), max(costs)],
+            "events_per_s": statistics.median(events / lap.seconds for lap in self.laps),
+            "rss_mb": max(lap.rss_mb for lap in self.laps),
+        }
+
+
+@contextmanager
+def crowd(bench: Bench, shape: Shape, sessions: int) -> Iterator[Crowd]:
+    """A worker that has applied an event of each of so many sessions, and keeps them all."""
+    tag = f"bench-sessions-{sessions}"
+    topics = RunTopics.make(
+        bench.state_dir,
+        tag,
+        f"{tag}.logits",
+        worker__session_timeout_s=SESSION_TIMEOUT_S,
+        worker__sessions_max_per_partition=max(1000, sessions),
+    )
+    writer, talk = EventWriter(topics.settings, shape, seed=2), Conversations(sessions)
+    with workers(bench, topics, 1, shape) as running:
+        writer.write(talk.turns(sessions))
+        running.wait_until_durable()
+        yield Crowd(sessions, topics, writer, talk, running, sessions)
+    topics.remove()
+
+
 def cost_by_sessions(
     bench: Bench, shape: Shape, events: int, counts: tuple[int, ...]
 ) -> dict[str, Any]:
-    """CPU µs of an event while so many sessions are alive, each with events before the measured ones."""
-    cases = []
-    for sessions in counts:
-        tag = f"bench-sessions-{sessions}"
-        topics = RunTopics.make(
-            bench.state_dir,
-            tag,
-            f"{tag}.logits",
-            worker__session_timeout_s=SESSION_TIMEOUT_S,
-            worker__sessions_max_per_partition=max(1000, sessions),
-        )
-        writer, talk = EventWriter(topics.settings, shape, seed=2), Conversations(sessions)
-        with workers(bench, topics, 1, shape) as running:
-            writer.write(talk.turns(sessions))
-            running.wait_until_durable()
-            with running.paused():
-                writer.write(talk.at_random(events, np.random.default_rng(3)))
-            lap = running.lap(sessions + events)
-        topics.remove()
-        cases.append(
-            {
-                "sessions": sessions,
-                "events": events,
-                "cpu_us_per_event": 1e6 * lap.worker_cpu_s / events,
-                "events_per_s": events / lap.seconds,
-                "rss_mb": lap.rss_mb,
-            }
-        )
-        console.print(f"  {sessions:>9,} sessions {cases[-1]['cpu_us_per_event']:8.1f} µs/event")
+    """CPU µs of an event while so many sessions are alive, each with events before the measured ones.
+
+    The workers of all counts run at once and are measured in turn: a machine that is faster in one
+    minute than in the next would else be taken for the sessions' doing.
+    """
+    share = events // bench.repeats
+    with ExitStack() as stack:
+        crowds = [stack.enter_context(crowd(bench, shape, sessions)) for sessions in counts]
+        for repeat in range(bench.repeats):
+            for one in crowds:
+                one.measure(share, seed=3 + repeat)
+                cost = one.result(share)["cpu_us_per_event"]
+                console.print(f"  {one.sessions:>9,} sessions {cost:8.1f} µs/event so far")
+        cases = [one.result(share) for one in crowds]
     costs = [case["cpu_us_per_event"] for case in cases]
     return {"shape": str(shape), "cases": cases, "ratio": costs[-1] / costs[0]}
 

@@ -18,6 +18,7 @@ Python {python}, load {load_before} before the start. The broker (Kafka, one nod
 
     make benchmark            # everything here, and .routekeel/benchmark.json
     make benchmark QUICK=1    # a try of everything with few events; writes no document
+    make benchmark ONLY=sink  # one section again, the rest as it was
 
 Packages: {packages}.
 
@@ -76,6 +77,8 @@ def write(report: dict[str, Any], path: Path = DOCS) -> None:
     facts = {**report["machine"], **report["facts"]}
     rows = "\n".join(f"| {' | '.join(row)} |" for row in CONFIGURED).format(**facts)
     parts = [HEAD.format(packages=packages, configured=rows + "\n", **facts), "## Results\n"]
+    for name, found in report["again"].items():
+        parts.append(f"Measured again by itself (`--only {name}`): {found['date']}.\n")
     parts += [sheet.markdown() for sheet in sheets(report)]
     behind = worse(report)
     parts.append("## What is worse here\n")

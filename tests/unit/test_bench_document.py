@@ -41,7 +41,12 @@ def report() -> dict[str, Any]:
         ],
         "sessions": {
             "shape": "T=8", "ratio": 1.25,
-            "cases": [{"sessions": 1000, "cpu_us_per_event": 9.0, "events_per_s": 1.0, "rss_mb": 1.0}],
+            "cases": [
+                {
+                    "sessions": 1000, "cpu_us_per_event": 9.0, "cpu_us_range": [8.0, 9.5],
+                    "events_per_s": 1.0, "rss_mb": 1.0,
+                }
+            ],
         },
         "workers": {
             "shape": "T=8", "gain": 1.75,
@@ -56,6 +61,7 @@ def report() -> dict[str, Any]:
             "bytes": 12288, "rate": 2000, "cases": [{"broker": "healthy", **dict.fromkeys(kinds, emit)}],
         },
         "versions": {"numba": "1.2.3"},
+        "again": {"sink": {"date": "2003-02-01"}},
         "machine": {
             "processor": "a processor", "cores": 2, "memory_gib": 1.0, "system": "Linux", "python": "3.11",
             "date": "2001-02-03", "load_before": 0.1,
@@ -71,7 +77,16 @@ def test_the_document_holds_every_table_and_what_is_worse(tmp_path: Path) -> Non
     for sheet in sheets(report()):
         assert f"### {sheet.title}" in text
         assert all(len(row) == len(sheet.heads) for row in sheet.rows)
-    for words in ("2001-02-03", "a processor", "numba 1.2.3", "1.50×", "0.69×", "90% (88%–92%)"):
+    for words in (
+        "2001-02-03",
+        "a processor",
+        "numba 1.2.3",
+        "1.50×",
+        "0.69×",
+        "90% (88%–92%)",
+        "`--only sink`): 2003-02-01",
+        "8.0–9.5",
+    ):
         assert words in text
     assert "{" not in text
     for sentence in worse(report()):
