@@ -18,6 +18,7 @@ from routekeel.streams.app.checkpoint_account import CheckpointAccount
 from routekeel.streams.app.metrics import WorkerMetrics
 from routekeel.streams.app.recovery_progress import RecoveryProgress
 from routekeel.streams.app.standby import Followed, Standbys
+from routekeel.streams.errors import ServiceUnavailable
 from routekeel.streams.topology.changelog import ChangelogRecord, StateStore
 from routekeel.streams.topology.changelog_reader import ChangelogReader
 from routekeel.streams.topology.partition import PartitionProcessor
@@ -168,7 +169,11 @@ class Partitions:
                 "another process wrote to the state log of partition %d, too: one that was stopped and woke "
                 "up, or another group with the same worker.app_id", partition,
             )  # fmt: skip
-            await self._state_log.review(partition, reader, last_offset + 1)
+            try:
+                await self._state_log.review(partition, reader, last_offset + 1)
+            except ServiceUnavailable as error:
+                # Nothing is wrong with this state: the next checkpoint meets the other's records again.
+                log.warning("%s; it is tried again after the next checkpoint", error)
             self._write_again(processor, reader)
         self._metrics.checkpoints.inc()
         self._metrics.tombstones.inc(sum(record.value is None for record in records))

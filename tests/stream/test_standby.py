@@ -12,6 +12,7 @@ from routekeel.streams.app import standby as standby_module
 from routekeel.streams.app.metrics import WorkerMetrics
 from routekeel.streams.app.partitions import Partitions
 from routekeel.streams.driver import TopologyDriver
+from routekeel.streams.errors import ServiceUnavailable
 from routekeel.streams.topology.changelog import ChangelogRecord, MemoryStore, StateStore
 from routekeel.streams.topology.changelog_reader import ChangelogReader
 from routekeel.streams.topology.config import TopologyConfig
@@ -22,11 +23,14 @@ from tests.stream.chunks import chunk_fields
 
 
 class SharedLog:
-    """The changelog of partition 0, the same for every worker; `broken` makes following fail."""
+    """The changelog of partition 0, the same for every worker.
+
+    `broken` makes following fail, `silent` reading what another process wrote between.
+    """
 
     def __init__(self) -> None:
         self.records: list[ChangelogRecord] = []
-        self.broken = False
+        self.broken = self.silent = False
         self.followed = asyncio.Condition()
 
     async def recover(
@@ -38,6 +42,8 @@ class SharedLog:
         progress(len(self.records) - start, len(self.records) - start)
 
     async def review(self, partition: int, reader: ChangelogReader, end: int) -> None:
+        if self.silent:
+            raise ServiceUnavailable("the broker does not answer", "wait for it")
         for offset in range(reader.next_offset, end):
             reader.review(offset, *self.records[offset])
 
@@ -199,6 +205,26 @@ async def test_an_owner_that_was_given_up_and_writes_on_harms_nobody() -> None:
     await stopped.take_over()
     await stopped.work(60)
     assert_exact(stopped)
+
+
+async def test_what_another_wrote_is_read_later_when_the_broker_does_not_answer() -> None:
+    log, driver = world()
+    stopped, owner = Worker(log, driver), Worker(log, driver)
+    await stopped.take_over()
+    await stopped.work(20)
+    await owner.take_over()
+    await owner.work(35)
+    await stopped.work(26)
+    log.silent = True
+    await owner.work(36)
+    again = "worker_changelog_keys_written_again_total"
+    assert (owner.count("worker_foreign_checkpoints_total"), owner.count(again)) == (1, 0)
+    log.silent = False
+    await owner.work(37)
+    assert owner.count("worker_foreign_checkpoints_total") == 2
+    assert owner.count(again) > 0
+    await owner.work(60)
+    assert_exact(owner)
 
 
 async def test_a_copy_that_cannot_be_kept_ends_nothing_and_is_tried_again(
