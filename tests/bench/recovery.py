@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -44,6 +43,8 @@ from routekeel.streams.topology.partition import PartitionProcessor
 from routekeel.streams.topology.records import Source
 from routekeel.streams.topology.session import Producer, Request, Session
 from routekeel.streams.topology.watermark import Watermark
+
+from .tables import recovery_sheet
 
 CHECKPOINT_SESSIONS = 5_000
 TAIL_SHARE = 50  # one session in so many changed after the local database was closed
@@ -170,18 +171,23 @@ async def run_case(settings: Settings, case: Case, folder: Path) -> dict[str, An
     return {"case": str(case), **written, "kinds": kinds}
 
 
-def print_cases(cases: list[dict[str, Any]]) -> None:
-    """The table for people."""
-    table = Table(title="taking over all partitions, real broker", box=None)
-    for title in ("sessions", "log", "kind", "records read", "seconds", "CPU s"):
-        table.add_column(title, justify="left" if title in ("sessions", "kind") else "right")
-    for case in cases:
-        log = f"{case['records']:,} records, {case['bytes'] / 2**20:,.0f} MiB"
-        for kind, result in case["kinds"].items():
-            read, seconds, cpu_s = (result[k] for k in ("records_read", "seconds", "cpu_s"))
-            row = (f"{read:,.0f}", f"{seconds:.2f}", f"{cpu_s:.2f}")
-            table.add_row(case["case"], log, kind, *row)
-    Console().print(table)
+def run(state_dir: Path, sessions: int, large_sessions: int, writes: int, partitions: int) -> Any:
+    """Both shapes on the broker of the stack in `state_dir`, each in topics of its own."""
+    results = []
+    for number, layers, experts in ((sessions, 4, 8), (large_sessions, 48, 128)):
+        name = f"recovery-{layers}-{experts}"
+        topics = ("logits", "telemetry", "weights", "policy", "alerts", "dlq")
+        flags = {
+            "stack.state_dir": str(state_dir),
+            "topics.partitions": partitions,
+            "worker.app_id": name,
+            **{f"topics.{topic}": f"{name}.{topic}" for topic in topics},
+        }
+        settings = load_settings(flags=flags).settings
+        case = Case(number, layers, experts, writes, partitions)
+        with tempfile.TemporaryDirectory(prefix="routekeel-recovery-") as folder:
+            results.append(asyncio.run(run_case(settings, case, Path(folder))))
+    return results
 
 
 def main() -> None:
@@ -194,8 +200,6 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(".routekeel/recovery.json"))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    shapes = [(arguments.sessions, 4, 8), (arguments.large_sessions, 48, 128)]
-    results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="routekeel-recovery-") as folder:
         config = StackConfig(
             state_dir=Path(folder) / "stack", kafka_port=any_free(), registry_port=any_free()
@@ -203,25 +207,21 @@ def main() -> None:
         stack = LocalStack(config)
         stack.up(("kafka",), on_event=lambda *event: console.print("  ", *event))
         try:
-            for sessions, layers, experts in shapes:
-                flags = {
-                    "stack.state_dir": str(config.state_dir),
-                    "topics.partitions": arguments.partitions,
-                    "worker.app_id": f"recovery-{layers}-{experts}",
-                    **{
-                        f"topics.{t}": f"recovery-{layers}-{experts}.{t}"
-                        for t in ("logits", "telemetry", "weights", "policy", "alerts", "dlq")
-                    },
-                }
-                settings = load_settings(flags=flags).settings
-                case = Case(sessions, layers, experts, arguments.writes, arguments.partitions)
-                results.append(asyncio.run(run_case(settings, case, Path(folder))))
+            results = run(
+                config.state_dir, arguments.sessions, arguments.large_sessions, arguments.writes,
+                arguments.partitions,
+            )  # fmt: skip
         finally:
             stack.down()
-    report = {"cases": results, "rss_bytes": psutil.Process().memory_info().rss}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print_cases(results)
+    arguments.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    sheet = recovery_sheet(results)
+    table = Table(title=sheet.title, box=None)
+    for index, head in enumerate(sheet.heads):
+        table.add_column(head, justify="right" if index else "left")
+    for row in sheet.rows:
+        table.add_row(*row)
+    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -110,6 +110,18 @@ def _range(way: dict[str, Any]) -> str:
     return f"{low:.0%}–{high:.0%}"
 
 
+def recovery_sheet(cases: list[dict[str, Any]]) -> Sheet:
+    """How long taking over all partitions takes, by what the worker has of their state."""
+    rows = [
+        (f"{case['case']} sessions, {kind}", f"{case['records']:,}", f"{case['bytes'] / 2**20:,.0f}",
+         f"{found['records_read']:,.0f}", f"{found['seconds']:.2f}", f"{found['cpu_s']:.2f}")
+        for case in cases
+        for kind, found in case["kinds"].items()
+    ]  # fmt: skip
+    heads = ("who takes over", "log records", "log MiB", "records read", "seconds", "CPU s")
+    return Sheet("Taking over all partitions: from the assignment until all are ready", heads, rows)
+
+
 def _cpu(report: dict[str, Any]) -> Sheet:
     rows = [
         (row, f"{us:.2f}", f"{report['share'][row]:.1%}")
@@ -135,7 +147,7 @@ def sheets(report: dict[str, Any]) -> list[Sheet]:
     found = [_case(case) for case in report["cases"]]
     found += [_cpu(one) for one in report["cpu"]]
     found += [_sessions(report["sessions"]), _workers(report["workers"])]
-    found += [_sink(report["sink"]), _emit(report["sdk_emit"])]
+    found += [_sink(report["sink"]), recovery_sheet(report["recovery"]), _emit(report["sdk_emit"])]
     return found
 
 

@@ -57,6 +57,12 @@ def report() -> dict[str, Any]:
             "shared": {**stored, "share": 0.5, "share_range": [0.4, 0.6]},
             "apart": {**stored, "rows_per_s": 100.0, "share": 0.9, "share_range": [0.88, 0.92]},
         },
+        "recovery": [
+            {
+                "case": "L=4 E=8 × 10", "records": 30, "bytes": 2**20,
+                "kinds": {"cold, memory": {"records_read": 30, "seconds": 1.25, "cpu_s": 1.0}},
+            }
+        ],
         "sdk_emit": {
             "bytes": 12288, "rate": 2000, "cases": [{"broker": "healthy", **dict.fromkeys(kinds, emit)}],
         },
@@ -86,6 +92,7 @@ def test_the_document_holds_every_table_and_what_is_worse(tmp_path: Path) -> Non
         "90% (88%–92%)",
         "`--only sink`): 2003-02-01",
         "8.0–9.5",
+        "| 1.25 |",
     ):
         assert words in text
     assert "{" not in text
