@@ -219,10 +219,9 @@ class Partitions:
 
     def _write_again(self, processor: PartitionProcessor, reader: ChangelogReader) -> None:
         """Have the next checkpoint hold what a late writer's records lie over, before compaction."""
-        if reader.late:
-            self._metrics.written_again.inc(len(reader.late))
-            processor.rewrite(reader.late)
-            reader.late = {}
+        late = reader.late
+        self._metrics.written_again.inc(len(late))
+        processor.rewrite(late)
 
     def _reader(self, partition: int) -> ChangelogReader:
         reader = self._readers.get(partition)

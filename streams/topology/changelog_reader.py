@@ -43,8 +43,7 @@ _version_of = itemgetter(0)
 class ChangelogReader:
     """Feeds `store` from changelog records of one partition, in log order, by the rule above.
 
-    `next_offset` is where to read on, `records` how many were fed, `late` the keys whose newest record
-    is a late writer's, with its offset.
+    `next_offset` is where to read on, `records` how many were fed.
     """
 
     def __init__(self, store: StateStore) -> None:
@@ -54,7 +53,10 @@ class ChangelogReader:
         self.foreign_writes = 0
         self._mark = store.watermark
         self._reach = _reach(store.watermark)
-        self.late: dict[bytes, int] = {}
+        # Of keys that a record at or below the watermark was read of: the newest such record's offset
+        # and version, None for a tombstone. Hardly ever any.
+        self._old: dict[bytes, tuple[int, tuple[int, int] | None]] = {}
+        self._old_mark = False
         self._pending: list[_Pending] = []
         self._fold_at = PENDING_FOLDED_AT
 
@@ -62,6 +64,16 @@ class ChangelogReader:
     def torn(self) -> int:
         """Records that no watermark has covered so far; at the end of the log, the torn tail."""
         return len(self._pending)
+
+    @property
+    def late(self) -> set[bytes]:
+        """The keys whose newest record is a late writer's, until the owner has written them again."""
+        found = {key for key, (_, version) in self._old.items() if version != self._stored(key)}
+        return found | {WATERMARK_KEY} if self._old_mark else found
+
+    def _stored(self, key: bytes) -> tuple[int, int] | None:
+        value = self.store.get(key)
+        return None if value is None else session_version(value)
 
     def feed(self, offset: int, key: bytes, value: bytes | None, headers: Headers) -> None:
         """Take the record at `offset` of the changelog. ValueError for one that is not ours."""
@@ -92,10 +104,8 @@ class ChangelogReader:
             self._pending.append(_Pending(version, key, value, offset))
             if len(self._pending) > self._fold_at:
                 self._fold()
-        elif self.store.get(key) == value:
-            self.late.pop(key, None)
         else:
-            self.late[key] = offset
+            self._old[key] = (offset, None if value is None else version)
 
     def caught_up(self, end: int) -> None:
         """Everything below `end` was read; compaction may have left nothing at the last offsets."""
@@ -106,8 +116,10 @@ class ChangelogReader:
 
         Where another process wrote in between, its records were not read: the position stays before
         them, and whoever reads on from there takes both writers' by the rule. The owner does so by
-        `review`, once its store has this checkpoint.
+        `review`, once its store has this checkpoint. The checkpoint held all that was `late`.
         """
+        self._old.clear()
+        self._old_mark = False
         if last_offset - records + 1 == self.next_offset:
             self.next_offset = last_offset + 1
         else:
@@ -121,10 +133,9 @@ class ChangelogReader:
             raise ValueError("the changelog holds a tombstone for the watermark")
         mark = Watermark.decode(value)
         reach = _reach(mark)
-        self.late.pop(WATERMARK_KEY, None)
-        if self._mark is not None and reach < self._reach:
+        self._old_mark = self._mark is not None and reach < self._reach
+        if self._mark is not None and self._old_mark:
             mark, reach = self._mark, self._reach  # an older writer's: it proves nothing new
-            self.late[WATERMARK_KEY] = offset
         ready = [entry for entry in self._pending if entry.version <= reach]
         if len(ready) == len(self._pending):
             self._pending = []
@@ -133,12 +144,26 @@ class ChangelogReader:
         ready.sort(key=_version_of)  # of each key the highest version wins
         self.next_offset = offset + 1
         changes = {entry.key: entry.value for entry in ready}
-        if self.late:
-            newest = {entry.key: entry.offset for entry in ready}
-            self.late = {k: at for k, at in self.late.items() if at > newest.get(k, -1)}
+        if self._old or len(changes) < len(ready):
+            self._find_old(ready)
         self.store.commit(changes, mark, self._position())
         self._mark, self._reach = self.store.watermark, reach
         self._fold_at = PENDING_FOLDED_AT
+
+    def _find_old(self, ready: Sequence[_Pending]) -> None:
+        """Of these, by ascending version, the highest of a key is adopted; is it the newest, too?"""
+        adopted = {entry.key: entry.version for entry in ready}
+        newest: dict[bytes, _Pending] = {}
+        for entry in ready:
+            if entry.key not in newest or entry.offset > newest[entry.key].offset:
+                newest[entry.key] = entry
+        for key, entry in newest.items():
+            if key in self._old and self._old[key][0] > entry.offset:
+                continue
+            if entry.version == adopted[key]:
+                self._old.pop(key, None)
+            else:
+                self._old[key] = (entry.offset, None if entry.value is None else entry.version)
 
     def _position(self) -> int:
         first = min((entry.offset for entry in self._pending), default=self.next_offset)

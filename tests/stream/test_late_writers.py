@@ -99,3 +99,27 @@ def test_a_crash_loop_does_not_pile_up_repeats(monkeypatch: pytest.MonkeyPatch) 
     log += second
     feed(reader, log)
     assert {key for key, _ in reader.store.items()} == {b"a", b"b"}
+
+
+def test_an_old_record_within_a_checkpoint_is_the_newest_all_the_same() -> None:
+    first, second, third = checkpoints("aaa", sessions_max=9)
+    for log in (
+        [*first, *second, third[0], second[0], third[1]],  # old: its watermark stands before it
+        [*first, third[0], second[0], third[1]],  # of two pending ones the newer is the older
+    ):
+        reader = feed(ChangelogReader(MemoryStore()), log)
+        assert reader.store.get(b"a") == third[0].value
+        assert reader.late == {b"a"}
+        mark = Watermark.decode(third[-1].value or b"")
+        reader.wrote(2, len(log) + 1, mark)
+        assert not reader.late, "written again"
+    reader = feed(ChangelogReader(MemoryStore()), [*first, *second, second[0], *third])
+    assert not reader.late, "what is newer lies over it"
+
+
+def test_an_old_watermark_is_written_again() -> None:
+    first, second = checkpoints("ab", sessions_max=9)
+    reader = feed(ChangelogReader(MemoryStore()), [*first, *second, first[-1]])
+    assert reader.late == {WATERMARK_KEY}
+    feed(reader, [*first, *second, first[-1], second[-1]])
+    assert not reader.late

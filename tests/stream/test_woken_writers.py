@@ -75,7 +75,6 @@ class Owner:
     def write_again(self) -> None:
         """What the reader found under late records goes into the next checkpoint."""
         self.processor.rewrite(self.reader.late)
-        self.reader.late = {}
 
 
 def after_compaction(changelog: list[ChangelogRecord]) -> dict[bytes, bytes]:
