@@ -78,7 +78,12 @@ def plan_topics(settings: Settings) -> list[TopicPlan]:
         TopicPlan(
             changelog_topic(settings),
             topics.partitions,
-            {**compacted, "min.compaction.lag.ms": str(COMPACTION_LAG_MS)},
+            {
+                **compacted,
+                "min.compaction.lag.ms": str(COMPACTION_LAG_MS),
+                # The lag is counted from here: a writer's slow clock must not shorten it.
+                "message.timestamp.type": "LogAppendTime",
+            },
         ),
         TopicPlan(topics.policy, 1, compacted),
         TopicPlan(topics.alerts, 1, output),

@@ -47,10 +47,7 @@ def feed(take: Take, message: Message) -> None:
     error = message.error()
     if error is not None:
         raise KafkaException(error)
-    value = message.value()
-    # Only tombstones have headers, and asking for them costs as much as the rest together.
-    headers = None if value is not None else message.headers()
-    take(message.offset(), message.key(), value, headers)
+    take(message.offset(), message.key(), message.value(), message.headers)
 
 
 def read_to(
@@ -119,7 +116,8 @@ class ChangelogTopic:
     async def review(self, partition: int, reader: ChangelogReader, end: int) -> None:
         """Read what lies below `end` without adopting it. Raises as `recover` does."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._threads, self._review, partition, reader, end)
+        # Not among the recoveries, which may take long: meanwhile no other checkpoint is written.
+        await loop.run_in_executor(None, self._review, partition, reader, end)
 
     def _review(self, partition: int, reader: ChangelogReader, end: int) -> None:
         reader.caught_up(self._bounds([partition])[partition][0])

@@ -161,7 +161,7 @@ class Partitions:
         reader = self._readers[partition]
         foreign = reader.foreign_writes
         last_offset, size = await self._state_log.write(partition, records)
-        processor.checkpointed(reader.wrote(len(records), last_offset, processor.watermark))
+        processor.checkpointed(reader.wrote(records, last_offset, processor.watermark))
         owned.durable_offset = applied
         if reader.foreign_writes > foreign:
             self._metrics.foreign_writes.inc()

@@ -23,8 +23,9 @@ LogPartition = tuple[str, int]
 Decode = Callable[[str, LogBatch], tuple[Block, str]]
 """Decodes records of a topic; says what is wrong with the registry where it ended before their end."""
 
-BUFFERED_BYTES_MAX: Final = 256 * 2**20
-"""Reading pauses above this and goes on below three quarters of it."""
+BUFFERED_BYTES_MAX: Final = 512 * 2**20
+"""Reading pauses above this and goes on below three quarters of it. What is in flight counts, too: four
+full batches and as much again, or the store would rest whenever they end together."""
 
 IN_FLIGHT_MIN: Final = 2
 """With fewer batches in flight the store is taken to have a core to spare."""

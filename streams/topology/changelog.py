@@ -25,7 +25,7 @@ from typing import NamedTuple, Protocol
 from routekeel.streams.topology.watermark import WATERMARK_KEY, Watermark
 
 VERSION_HEADER = "version"
-_TOMBSTONE = struct.Struct("<Iq")
+_HEADER = struct.Struct("<Iq")
 _SESSION_VERSION = struct.Struct("<BIq")  # the first fields of session.py's head
 
 
@@ -50,9 +50,9 @@ def session_version(value: bytes) -> tuple[int, int]:
     return log_epoch, last_offset
 
 
-def tombstone_version(header: bytes) -> tuple[int, int]:
-    """The version in a tombstone's header."""
-    log_epoch, offset = _TOMBSTONE.unpack(header)
+def header_version(header: bytes) -> tuple[int, int]:
+    """The version in the header of a tombstone, or of what was written again."""
+    log_epoch, offset = _HEADER.unpack(header)
     return log_epoch, offset
 
 
@@ -62,26 +62,25 @@ def checkpoint_records(
     """A checkpoint as records: sessions and tombstones, then the watermark that makes them count."""
     for key, value in changes.items():
         if value is None:
-            yield ChangelogRecord(key, None, [(VERSION_HEADER, _TOMBSTONE.pack(*evicted_at[key]))])
+            yield ChangelogRecord(key, None, [(VERSION_HEADER, _HEADER.pack(*evicted_at[key]))])
         else:
             yield ChangelogRecord(key, value, None)
     yield ChangelogRecord(WATERMARK_KEY, watermark.encode(), None)
 
 
-def rewritten(keys: Iterable[bytes], store: StateStore) -> Iterator[ChangelogRecord]:
-    """What the store has of these keys, as records: for keys whose newest record is a late writer's.
+def rewritten(
+    keys: Iterable[bytes], store: StateStore, watermark: Watermark
+) -> Iterator[ChangelogRecord]:
+    """What the store has of keys that nothing has touched since: for those a late writer's record lies over.
 
-    A key that the store does not have was gone at the store's watermark, so that is its tombstone's
-    version. The watermark itself is in every checkpoint.
+    Their version is the watermark of the checkpoint that they go into, in a header: a reader who has
+    taken the late record for the key's only one must not take this one for late as well. The watermark
+    itself is in every checkpoint.
     """
-    mark = store.watermark
+    header = _HEADER.pack(watermark.log_epoch, watermark.applied_offset)
     for key in keys:
-        value = None if key == WATERMARK_KEY else store.get(key)
-        if value is not None:
-            yield ChangelogRecord(key, value, None)
-        elif key != WATERMARK_KEY and mark is not None:
-            version = _TOMBSTONE.pack(mark.log_epoch, mark.applied_offset)
-            yield ChangelogRecord(key, None, [(VERSION_HEADER, version)])
+        if key != WATERMARK_KEY:
+            yield ChangelogRecord(key, store.get(key), [(VERSION_HEADER, header)])
 
 
 class StateStore(Protocol):

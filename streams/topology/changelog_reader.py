@@ -2,29 +2,35 @@
 
 Theory of operation. A writer's checkpoint holds every change since a watermark that stood in the log
 before it, so the log up to and including a watermark M determines the whole state at M. Therefore:
-(a) a record at or below the watermark that the store has adds nothing when it is read: it is a late
-writer's, and must not bring back what was evicted or overwritten since; (b) records above it are
+(a) a record below the watermark that the store has adds nothing when it is read: it is a late
+writer's, and must not bring back what was evicted or overwritten since; (b) records at or above it are
 kept as pending until a watermark covers them, across reads, since a later writer's watermark may
 cover some of a torn tail; (c) a store may claim a position only below the first pending record, so
-that whoever starts from the store alone reads the torn tail again; (d) a key whose newest record in the
-log is a late writer's must be written again by the owner before compaction leaves that one alone.
+that whoever starts from the store alone reads the torn tail again; (d) a key whose newest record was
+read after the watermark that covers it must be written again by the owner: compaction would leave that
+one alone, and who reads it then finds it below the watermark, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import chain
 from operator import itemgetter
 from typing import NamedTuple
 
 from routekeel.streams.topology.changelog import (
     VERSION_HEADER,
+    ChangelogRecord,
     StateStore,
+    header_version,
     session_version,
-    tombstone_version,
 )
 from routekeel.streams.topology.watermark import WATERMARK_KEY, Watermark
 
 Headers = Sequence[tuple[str, bytes | None]] | None
+LazyHeaders = Headers | Callable[[], Headers]
+"""Few records have headers, and asking a message for them costs as much as the rest together."""
 
 PENDING_FOLDED_AT = 100_000
 """Pending records beyond which repeats are folded: a crash loop writes the same ones again and again."""
@@ -53,10 +59,9 @@ class ChangelogReader:
         self.foreign_writes = 0
         self._mark = store.watermark
         self._reach = _reach(store.watermark)
-        # Of keys that a record at or below the watermark was read of: the newest such record's offset
-        # and version, None for a tombstone. Hardly ever any.
-        self._old: dict[bytes, tuple[int, tuple[int, int] | None]] = {}
-        self._old_mark = False
+        # Offsets, by key, of the newest records that were read after a watermark that covers them.
+        self._old: dict[bytes, int] = {}
+        self._own: deque[ChangelogRecord] = deque()
         self._pending: list[_Pending] = []
         self._fold_at = PENDING_FOLDED_AT
 
@@ -67,63 +72,75 @@ class ChangelogReader:
 
     @property
     def late(self) -> set[bytes]:
-        """The keys whose newest record is a late writer's, until the owner has written them again."""
-        found = {key for key, (_, version) in self._old.items() if version != self._stored(key)}
-        return found | {WATERMARK_KEY} if self._old_mark else found
+        """The keys to be written again by the owner; they stay so until it `wrote` them."""
+        pending = {entry.key for entry in self._pending if entry.version <= self._reach}
+        return pending.union(self._old)
 
-    def _stored(self, key: bytes) -> tuple[int, int] | None:
-        value = self.store.get(key)
-        return None if value is None else session_version(value)
-
-    def feed(self, offset: int, key: bytes, value: bytes | None, headers: Headers) -> None:
+    def feed(self, offset: int, key: bytes, value: bytes | None, headers: LazyHeaders) -> None:
         """Take the record at `offset` of the changelog. ValueError for one that is not ours."""
         if self.store.watermark is not self._mark:
             self._follow_store()
         if key == WATERMARK_KEY:
             self._adopt(offset, value)
         else:
-            self._take(offset, key, value, headers)
+            version = self._version_of(value, headers)
+            if version >= self._reach:
+                self._keep(_Pending(version, key, value, offset))
+            else:
+                self._old[key] = offset
         self.records += 1
         self.next_offset = offset + 1
 
-    def review(self, offset: int, key: bytes, value: bytes | None, headers: Headers) -> None:
+    def review(self, offset: int, key: bytes, value: bytes | None, headers: LazyHeaders) -> None:
         """The same for the owner, between whose records another process wrote: nothing is adopted.
 
         What is ahead of the owner stays pending until the owner itself gets there.
         """
         if self.store.watermark is not self._mark:
             self._follow_store()
-        if key != WATERMARK_KEY:
-            self._take(offset, key, value, headers)
+        if self._own and self._own[0][:2] == (key, value):
+            self._own.popleft()
+            self._old.pop(key, None)
+        elif key != WATERMARK_KEY:
+            version = self._version_of(value, headers)
+            if version > self._reach:
+                self._keep(_Pending(version, key, value, offset))
+            else:
+                self._old[key] = offset
         self.records += 1
         self.next_offset = offset + 1
 
-    def _take(self, offset: int, key: bytes, value: bytes | None, headers: Headers) -> None:
-        version = session_version(value) if value is not None else _evicted_at(headers)
-        if version > self._reach:
-            self._pending.append(_Pending(version, key, value, offset))
-            if len(self._pending) > self._fold_at:
-                self._fold()
-        else:
-            self._old[key] = (offset, None if value is None else version)
+    def _version_of(self, value: bytes | None, headers: LazyHeaders) -> tuple[int, int]:
+        if value is not None and (version := session_version(value)) >= self._reach:
+            return version
+        found = _header_of(headers() if callable(headers) else headers)
+        if found is None and value is None:
+            raise ValueError("a tombstone in the changelog has no version header")
+        return version if found is None else found
+
+    def _keep(self, entry: _Pending) -> None:
+        self._pending.append(entry)
+        if len(self._pending) > self._fold_at:
+            self._fold()
 
     def caught_up(self, end: int) -> None:
         """Everything below `end` was read; compaction may have left nothing at the last offsets."""
         self.next_offset = max(self.next_offset, end)
 
-    def wrote(self, records: int, last_offset: int, mark: Watermark) -> int:
-        """This process wrote a checkpoint of so many records; returns the position the store may claim.
+    def wrote(self, records: Sequence[ChangelogRecord], last_offset: int, mark: Watermark) -> int:
+        """This process wrote a checkpoint; returns the position the store may claim.
 
         Where another process wrote in between, its records were not read: the position stays before
         them, and whoever reads on from there takes both writers' by the rule. The owner does so by
         `review`, once its store has this checkpoint. The checkpoint held all that was `late`.
         """
         self._old.clear()
-        self._old_mark = False
-        if last_offset - records + 1 == self.next_offset:
+        self._own.clear()
+        if last_offset - len(records) + 1 == self.next_offset:
             self.next_offset = last_offset + 1
         else:
             self.foreign_writes += 1
+            self._own.extend(records)
         reach = _reach(mark)
         self._pending = [entry for entry in self._pending if entry.version > reach]
         return self._position()
@@ -133,9 +150,11 @@ class ChangelogReader:
             raise ValueError("the changelog holds a tombstone for the watermark")
         mark = Watermark.decode(value)
         reach = _reach(mark)
-        self._old_mark = self._mark is not None and reach < self._reach
-        if self._mark is not None and self._old_mark:
+        if self._mark is not None and reach < self._reach:
             mark, reach = self._mark, self._reach  # an older writer's: it proves nothing new
+            self._old[WATERMARK_KEY] = offset
+        else:
+            self._old.pop(WATERMARK_KEY, None)
         ready = [entry for entry in self._pending if entry.version <= reach]
         if len(ready) == len(self._pending):
             self._pending = []
@@ -158,16 +177,16 @@ class ChangelogReader:
             if entry.key not in newest or entry.offset > newest[entry.key].offset:
                 newest[entry.key] = entry
         for key, entry in newest.items():
-            if key in self._old and self._old[key][0] > entry.offset:
+            if self._old.get(key, -1) > entry.offset:
                 continue
             if entry.version == adopted[key]:
                 self._old.pop(key, None)
             else:
-                self._old[key] = (entry.offset, None if entry.value is None else entry.version)
+                self._old[key] = entry.offset
 
     def _position(self) -> int:
-        first = min((entry.offset for entry in self._pending), default=self.next_offset)
-        return min(first, self.next_offset) - 1
+        pending = (entry.offset for entry in self._pending)
+        return min(chain((self.next_offset,), pending, self._old.values())) - 1
 
     def _follow_store(self) -> None:
         """The owner has moved the store on: what its watermark covers is not pending any more."""
@@ -183,11 +202,11 @@ class ChangelogReader:
         self._fold_at = max(PENDING_FOLDED_AT, 2 * len(self._pending))
 
 
-def _evicted_at(headers: Headers) -> tuple[int, int]:
+def _header_of(headers: Headers) -> tuple[int, int] | None:
     for name, data in headers or ():
         if name == VERSION_HEADER and data is not None:
-            return tombstone_version(data)
-    raise ValueError("a tombstone in the changelog has no version header")
+            return header_version(data)
+    return None
 
 
 def _reach(mark: Watermark | None) -> tuple[int, int]:

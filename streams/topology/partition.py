@@ -134,7 +134,7 @@ class PartitionProcessor:
         roster = self._roster
         again = sorted(self._again - roster.changes.keys())
         return [
-            *rewritten(again, self._store),
+            *rewritten(again, self._store, self.watermark),
             *checkpoint_records(roster.changes, roster.evicted_at, self.watermark),
         ]
 

@@ -99,8 +99,8 @@ class LogWriter:
         case = self._case
         return Session(
             b"bench-model", b"r1", case.experts, tuple(range(case.layers)),
-            self._matrices[offset % 64], 0, offset, offset,
-            [Producer(b"worker-1", 1, offset)], [Request(b"request-1", offset)],
+            self._matrices[offset % 64], last_offset=offset, touched_us=offset,
+            producers=[Producer(b"worker-1", 1, offset)], requests=[Request(b"request-1", offset)],
         ).encode()  # fmt: skip
 
 

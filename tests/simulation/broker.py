@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from routekeel.streams.topology.changelog import (
     ChangelogRecord,
+    header_version,
     session_version,
-    tombstone_version,
 )
 from routekeel.streams.topology.records import SourceRecord
 from routekeel.streams.topology.watermark import WATERMARK_KEY, Watermark
@@ -68,7 +68,7 @@ class Broker:
             mark = Watermark.decode(record.value or b"")
             self.proven[partition].append((mark.log_epoch, mark.applied_offset))
 
-    def compact(self, partition: int, hour: int = HOUR) -> None:
+    def compact(self, partition: int) -> None:
         """What the cleaner does: of each key only the newest record stays.
 
         It leaves alone what is younger than min.compaction.lag.ms. Within that hour an owner has
@@ -77,7 +77,7 @@ class Broker:
         log, proven = self.changelog[partition], self.proven[partition]
         newest: dict[bytes, int] = {}
         for offset, record in enumerate(log if proven else []):
-            if self.stamps[partition][offset] > len(proven) - hour or (
+            if self.stamps[partition][offset] > len(proven) - HOUR or (
                 record is not None and version_of(record) > max(proven)
             ):
                 break
@@ -86,6 +86,18 @@ class Broker:
                     log[newest[record.key]] = None
                     self.compacted += 1
                 newest[record.key] = offset
+
+    def after_compaction(self, partition: int, share: float) -> list[ChangelogRecord | None]:
+        """The changelog when everything in it is old and the cleaner has done the first `share` of it."""
+        log = list(self.changelog[partition])
+        newest: dict[bytes, int] = {}
+        for offset in range(round(share * len(log))):
+            record = log[offset]
+            if record is not None:
+                if record.key in newest:
+                    log[newest[record.key]] = None
+                newest[record.key] = offset
+        return log
 
     def append_output(self, topic: str, partition: int, key: bytes | None, value: bytes) -> None:
         """A record arrives."""
@@ -129,7 +141,7 @@ class Broker:
 def version_of(record: ChangelogRecord) -> tuple[int, int]:
     """The version of any record of a changelog."""
     if record.headers:
-        return tombstone_version(record.headers[0][1])
+        return header_version(record.headers[0][1])
     if record.key == WATERMARK_KEY:
         mark = Watermark.decode(record.value or b"")
         return mark.log_epoch, mark.applied_offset

@@ -29,6 +29,8 @@ from tests.simulation.edges import TP, FetchedRecord, SimFaust, SimOutput, SimSt
 from tests.simulation.turns import Process
 
 QUEUE_MAX = 6
+Disk = dict[int, StateStore]
+"""A process's stores by partition; they may outlive it, as a local database does."""
 
 
 class Faults(NamedTuple):
@@ -53,7 +55,9 @@ class Member:
         ids: FixedSchemaIds,
         rng: random.Random,
         faults: Faults,
+        disk: Disk,
     ) -> None:
+        self.disk = disk
         self.process, self.broker, self.rng, self.faults = process, broker, rng, faults
         self.settings = settings
         self.assigned: set[int] = set()
@@ -83,7 +87,7 @@ class Member:
         self.partitions = Partitions(
             settings.topics.logits,
             self.state_log,
-            lambda partition: MemoryStore(),
+            lambda partition: disk.setdefault(partition, MemoryStore()),
             processor,
             metrics,
         )

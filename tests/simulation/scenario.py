@@ -37,6 +37,7 @@ class Scenario:
     store_fault: float = 0.0
     evict: bool = False
     standby: bool = False
+    disks: bool = False
 
     @classmethod
     def of(cls, seed: int) -> Scenario:
@@ -68,6 +69,7 @@ class Scenario:
             evict=rng.random() < 0.4,
             standby=rng.random() < 0.5,
             stop_writing=share(0.2),
+            disks=rng.random() < 0.5,
         )
 
     def calmer(self) -> list[Scenario]:

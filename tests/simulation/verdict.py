@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from functools import lru_cache
+from random import Random
 from typing import Any
 
 from routekeel.schemas.codec import Encoder
@@ -26,6 +27,9 @@ from routekeel.streams.topology.records import SourceRecord
 from tests.simulation.broker import TOPIC_ID, Broker
 from tests.simulation.scenario import Scenario
 from tests.simulation.store import SimStore
+
+BORDERS = 3
+"""Where else than at its ends a changelog's cleaned part is made to end, to read what is then there."""
 
 
 @lru_cache(maxsize=1)
@@ -55,12 +59,16 @@ def judge(scenario: Scenario, result: Result) -> None:
         driver = TopologyDriver(scenario.config, source, list(log), ids=result.ids)
         driver.run()
         result.drivers[partition] = driver
-        store = MemoryStore()
-        reader = ChangelogReader(store)
-        for offset, record in enumerate(broker.changelog[partition]):
-            if record is not None:
-                reader.feed(offset, *record)
-        assert dict(store.items()) == driver.states(), f"states of partition {partition} differ"
+        rng = Random(f"borders {scenario.seed}")
+        for border in (0.0, *(rng.random() for _ in range(BORDERS)), 1.0):
+            changelog = broker.after_compaction(partition, border)
+            store = MemoryStore()
+            reader = ChangelogReader(store)
+            for offset, record in enumerate(changelog):
+                if record is not None:
+                    reader.feed(offset, *record)
+            where = f"states of partition {partition}, compacted below {border:.0%}, differ"
+            assert dict(store.items()) == driver.states(), where
         distinct = driver.distinct_bytes()
         expected = {
             topics.telemetry: {offset: telemetry for offset, telemetry, _ in distinct},

@@ -10,7 +10,7 @@ from routekeel.schemas.codec import Encoder
 from routekeel.schemas.records import ROUTER_LOGITS
 from routekeel.schemas.registry import FixedSchemaIds
 from tests.simulation.broker import Broker
-from tests.simulation.member import Faults, Member
+from tests.simulation.member import Disk, Faults, Member
 from tests.simulation.scenario import Scenario, Source
 from tests.simulation.turns import Process, Turns
 from tests.simulation.verdict import settings
@@ -35,6 +35,7 @@ class World:
         self.source = Source(scenario, Encoder(ROUTER_LOGITS, self.ids.register(ROUTER_LOGITS, "")))
         self.members: list[Member] = []
         self.zombies: list[Member] = []
+        self.disks: list[Disk] = []
         self.revoking: list[asyncio.Task[Any]] | None = None
         self.calm = False
         self.deaths = self.rebalances = self._named = 0
@@ -51,10 +52,16 @@ class World:
         )  # fmt: skip
         member = Member(
             process, self.broker, settings(self.scenario.standby), self.scenario.config, self.ids,
-            self.rng, calm if self.calm else wild,
+            self.rng, calm if self.calm else wild, self._disk(),
         )  # fmt: skip
         self.members.append(member)
         self.begin_rebalance()
+
+    def _disk(self) -> Disk:
+        """The local databases of somebody who died, or none."""
+        if self.scenario.disks and self.disks and self.rng.random() < 0.7:
+            return self.disks.pop(self.rng.randrange(len(self.disks)))
+        return {}
 
     def begin_rebalance(self) -> None:
         """Everybody has to give up what they have before anybody gets anything."""
@@ -85,6 +92,7 @@ class World:
         """A member dies; the group notices."""
         self.deaths += 1
         member.die(stopped)
+        self.disks.append(member.disk)
         if member in self.zombies:
             self.zombies.remove(member)
             return
@@ -128,11 +136,13 @@ class World:
         if self.members and rng.random() < 0.1:
             rng.choice(self.members).commit()
 
-    def publish(self) -> None:
-        """One more record in the log."""
-        offsets = {partition: len(log) for partition, log in self.broker.logs.items()}
-        partition, record = self.source.record(offsets)
-        self.broker.logs[partition].append(record)
+    def publish(self, wanted: int | None = None) -> None:
+        """One more record in the log, or as many as it takes for one in the wanted partition."""
+        partition = None
+        while partition is None or wanted not in (None, partition):
+            offsets = {partition: len(log) for partition, log in self.broker.logs.items()}
+            partition, record = self.source.record(offsets)
+            self.broker.logs[partition].append(record)
 
     async def run(self) -> None:
         """The wild part."""
@@ -159,16 +169,19 @@ class World:
         self.broker.late_arrivals()
         self.start_member()
         await self.until_done()
-        # The last stopped process wakes up after everything was done, and another takes over.
+        # The last stopped process wakes up after everything was done. Another takes over, or the
+        # owner meets its records with its own next ones.
         self.broker.late_arrivals(all_of_them=True)
-        self.bury(self.members[0])
-        self.start_member()
+        if self.rng.random() < 0.5:
+            self.bury(self.members[0])
+            self.start_member()
+        else:
+            for partition in [number for number, log in self.broker.logs.items() if log]:
+                self.publish(partition)
         await self.until_done()
         for member in list(self.members):
             member.die(stopped=False)
         await asyncio.sleep(0)
-        for partition in self.broker.changelog:
-            self.broker.compact(partition, hour=0)
 
     async def until_done(self) -> None:
         """Turn by turn until everything is applied and durable. Raises Stuck."""
@@ -195,4 +208,5 @@ class World:
                 for p, owned in ready.items()
             )
             and not member.output.buffered
+            and not member.worker._busy.locked()  # it may be reading what another wrote between
         )

@@ -65,7 +65,7 @@ def test_what_an_owner_wrote_between_another_writers_records_is_read_again() -> 
     log = base + ours + theirs + ours
     mark = Watermark.decode(ours[-1].value or b"")
     changes = {record.key: record.value for record in ours[:-1]}
-    position = reader.wrote(len(ours), len(log) - 1, mark)
+    position = reader.wrote(ours, len(log) - 1, mark)
     reader.store.commit(changes, mark, position)
     assert (position, reader.foreign_writes) == (len(base) - 1, 1)
     log += later
@@ -81,7 +81,7 @@ def test_an_owner_that_writes_alone_never_reads_its_own_records() -> None:
     for records in checkpoints("abab", sessions_max=9):
         log += records
         mark = Watermark.decode(records[-1].value or b"")
-        position = reader.wrote(len(records), len(log) - 1, mark)
+        position = reader.wrote(records, len(log) - 1, mark)
         reader.store.commit({r.key: r.value for r in records[:-1]}, mark, position)
     assert (position, reader.next_offset, reader.foreign_writes) == (len(log) - 1, len(log), 0)
 
@@ -111,7 +111,7 @@ def test_an_old_record_within_a_checkpoint_is_the_newest_all_the_same() -> None:
         assert reader.store.get(b"a") == third[0].value
         assert reader.late == {b"a"}
         mark = Watermark.decode(third[-1].value or b"")
-        reader.wrote(2, len(log) + 1, mark)
+        reader.wrote(third, len(log) + 1, mark)
         assert not reader.late, "written again"
     reader = feed(ChangelogReader(MemoryStore()), [*first, *second, second[0], *third])
     assert not reader.late, "what is newer lies over it"

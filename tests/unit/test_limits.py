@@ -39,6 +39,7 @@ BOUNDED_OTHERWISE = {
     "streams/wire/program.py:program_of": "the declared records",
     "streams/wire/program.py:index_of": "the declared records",
     "streams/sinks/batch.py:deque": "BUFFERED_BYTES_MAX pauses reading",
+    "streams/topology/changelog_reader.py:deque": "the records of one checkpoint of our own",
     "streams/sdk/reader.py:deque": "one answer of consume()",
     "backends/engine_thread.py:SimpleQueue": "each caller waits for its own call's result",
 }
