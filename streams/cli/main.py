@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from typing import Annotated
 
-import typer
+# The imports below take a second or more: Ctrl-C in them ends like any other, without a traceback.
+_early = (
+    threading.current_thread() is threading.main_thread()
+    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+)
+if _early:
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
 
-import routekeel
-from routekeel.streams.cli import audit, demo, inspect, produce, schemas, serve, sql, stack, topics
+import typer  # noqa: E402
+
+import routekeel  # noqa: E402
+from routekeel.streams.cli import (  # noqa: E402
+    audit,
+    demo,
+    inspect,
+    produce,
+    schemas,
+    serve,
+    sql,
+    stack,
+    topics,
+)
+
+if _early:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 app = typer.Typer(
     name="routekeel",
@@ -53,6 +76,8 @@ def main() -> None:
     """Run the command line."""
     try:
         app()
+    except KeyboardInterrupt:  # while the commands were being put together
+        raise SystemExit(130) from None
     except BrokenPipeError:
         # The reader of our output (head, less) went away: nothing to say to it.
         sys.stderr.close()

@@ -54,7 +54,7 @@ class Sizes:
 
 FULL = Sizes(
     repeats=3, small=120_000, large=8_000, small_sessions=1_000, large_sessions=200, scaling=150_000,
-    session_counts=(10**3, 10**4, 10**5, 10**6), workers=200_000, sink=500_000, cpu=250_000,
+    session_counts=(10**3, 10**4, 10**5, 10**6), workers=200_000, sink=300_000, cpu=250_000,
     recovery=(100_000, 5_000),
 )  # fmt: skip
 QUICK = Sizes(

@@ -47,8 +47,14 @@ def test_a_standby_takes_over_from_the_tail(system: MakeSystem, store: str, tmp_
         running.start("worker", **SMALL, **{"worker.store_dir": str(tmp_path / name)})
         for name in ("first", "second")
     ]
-    write_events(settings, SHAPE, 4000, 60, seed=3)
     first, second = workers
+    # Written only now: whoever joins first would else do it all, and then there is nothing to follow.
+    wait_until(
+        lambda: metric(settings, second, "worker_standby_partitions") == 2,
+        "both workers to have their share",
+        alive=workers,
+    )
+    write_events(settings, SHAPE, 4000, 60, seed=3)
     wait_until(
         lambda: (
             end_of(settings, settings.topics.telemetry) >= 4000
