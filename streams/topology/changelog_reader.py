@@ -83,11 +83,7 @@ class ChangelogReader:
         if key == WATERMARK_KEY:
             self._adopt(offset, value)
         else:
-            version = self._version_of(value, headers)
-            if version >= self._reach:
-                self._keep(_Pending(version, key, value, offset))
-            else:
-                self._old[key] = offset
+            self._take(_Pending(self._version_of(value, headers), key, value, offset), adopts=True)
         self.records += 1
         self.next_offset = offset + 1
 
@@ -102,11 +98,7 @@ class ChangelogReader:
             self._own.popleft()
             self._old.pop(key, None)
         elif key != WATERMARK_KEY:
-            version = self._version_of(value, headers)
-            if version > self._reach:
-                self._keep(_Pending(version, key, value, offset))
-            else:
-                self._old[key] = offset
+            self._take(_Pending(self._version_of(value, headers), key, value, offset), adopts=False)
         self.records += 1
         self.next_offset = offset + 1
 
@@ -118,10 +110,14 @@ class ChangelogReader:
             raise ValueError("a tombstone in the changelog has no version header")
         return version if found is None else found
 
-    def _keep(self, entry: _Pending) -> None:
-        self._pending.append(entry)
-        if len(self._pending) > self._fold_at:
-            self._fold()
+    def _take(self, entry: _Pending, adopts: bool) -> None:
+        # What is right at the watermark itself is adopted once more, by who adopts at all.
+        if entry.version > self._reach or (adopts and entry.version == self._reach):
+            self._pending.append(entry)
+            if len(self._pending) > self._fold_at:
+                self._fold()
+        else:
+            self._old[entry.key] = entry.offset
 
     def caught_up(self, end: int) -> None:
         """Everything below `end` was read; compaction may have left nothing at the last offsets."""

@@ -74,29 +74,19 @@ class Broker:
         It leaves alone what is younger than min.compaction.lag.ms. Within that hour an owner has
         finished several checkpoints and is beyond whatever was in the log; here that is what an hour is.
         """
-        log, proven = self.changelog[partition], self.proven[partition]
-        newest: dict[bytes, int] = {}
+        log, proven, end = self.changelog[partition], self.proven[partition], 0
         for offset, record in enumerate(log if proven else []):
             if self.stamps[partition][offset] > len(proven) - HOUR or (
                 record is not None and version_of(record) > max(proven)
             ):
                 break
-            if record is not None:
-                if record.key in newest:
-                    log[newest[record.key]] = None
-                    self.compacted += 1
-                newest[record.key] = offset
+            end = offset + 1
+        self.compacted += clean(log, end)
 
     def after_compaction(self, partition: int, share: float) -> list[ChangelogRecord | None]:
         """The changelog when everything in it is old and the cleaner has done the first `share` of it."""
         log = list(self.changelog[partition])
-        newest: dict[bytes, int] = {}
-        for offset in range(round(share * len(log))):
-            record = log[offset]
-            if record is not None:
-                if record.key in newest:
-                    log[newest[record.key]] = None
-                newest[record.key] = offset
+        clean(log, round(share * len(log)))
         return log
 
     def append_output(self, topic: str, partition: int, key: bytes | None, value: bytes) -> None:
@@ -136,6 +126,19 @@ class Broker:
                 self.append_changelog(late.partition, late.rest.popleft())
         self.late = [buffered for buffered in self.late if buffered]
         self.late_changelog = [late for late in self.late_changelog if late.rest]
+
+
+def clean(log: list[ChangelogRecord | None], end: int) -> int:
+    """Leave each key's newest record below `end`; how many went."""
+    newest: dict[bytes, int] = {}
+    removed = 0
+    for offset, record in enumerate(log[:end]):
+        if record is not None:
+            if record.key in newest:
+                log[newest[record.key]] = None
+                removed += 1
+            newest[record.key] = offset
+    return removed
 
 
 def version_of(record: ChangelogRecord) -> tuple[int, int]:
