@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from routekeel.infra.local.stack import LocalStack, StackConfig
 from routekeel.streams.settings import Settings, load_settings
@@ -133,12 +132,7 @@ def facts(settings: Settings, sizes: Sizes) -> dict[str, Any]:
 def show(report: dict[str, Any]) -> None:
     """The tables for people."""
     for sheet in sheets(report):
-        table = Table(title=sheet.title, title_justify="left", box=None)
-        for index, head in enumerate(sheet.heads):
-            table.add_column(head, justify="right" if index else "left")
-        for row in sheet.rows:
-            table.add_row(*row)
-        Console().print(table)
+        Console().print(sheet.table())
 
 
 def main() -> None:

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from routekeel.infra.local.ports import any_free
 from routekeel.infra.local.stack import LocalStack, StackConfig
@@ -215,13 +214,7 @@ def main() -> None:
             stack.down()
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    sheet = recovery_sheet(results)
-    table = Table(title=sheet.title, box=None)
-    for index, head in enumerate(sheet.heads):
-        table.add_column(head, justify="right" if index else "left")
-    for row in sheet.rows:
-        table.add_row(*row)
-    Console().print(table)
+    Console().print(recovery_sheet(results).table())
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from rich.table import Table
+
 
 @dataclass(frozen=True)
 class Sheet:
@@ -14,6 +16,15 @@ class Sheet:
     title: str
     heads: tuple[str, ...]
     rows: list[tuple[str, ...]]
+
+    def table(self) -> Table:
+        """For a terminal."""
+        table = Table(title=self.title, title_justify="left", box=None)
+        for index, head in enumerate(self.heads):
+            table.add_column(head, justify="right" if index else "left")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
 
     def markdown(self) -> str:
         """As a Markdown table under its title."""
