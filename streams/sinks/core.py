@@ -27,6 +27,7 @@ BUFFERED_BYTES_MAX: Final = 512 * 2**20
 """Reading pauses above this and goes on below three quarters of it. What is in flight counts, too: four
 full batches and as much again, or the store would rest whenever they end together."""
 
+NEARLY_FULL_BYTES: Final = BUFFERED_BYTES_MAX // 4 * 3
 IN_FLIGHT_MIN: Final = 2
 """With fewer batches in flight the store is taken to have a core to spare."""
 EARLY_PARTS: Final = 4
@@ -185,13 +186,13 @@ class SinkCore:
         """Bytes held for all partitions."""
         return sum(state.held_bytes for state in self.partitions.values())
 
-    def pause_change(self, bytes_max: int = BUFFERED_BYTES_MAX) -> bool | None:
+    def pause_change(self) -> bool | None:
         """True: stop reading now. False: go on now. None: leave it as it is."""
         held = self.held_bytes
-        if not self.paused and held > bytes_max:
+        if not self.paused and held > BUFFERED_BYTES_MAX:
             self.paused = True
             return True
-        if self.paused and held < bytes_max // 4 * 3:
+        if self.paused and held < NEARLY_FULL_BYTES:
             self.paused = False
             return False
         return None
@@ -199,7 +200,7 @@ class SinkCore:
     @property
     def is_nearly_full(self) -> bool:
         """Whether so much is held that reading would not go on, had it paused."""
-        return self.held_bytes > BUFFERED_BYTES_MAX // 4 * 3
+        return self.held_bytes > NEARLY_FULL_BYTES
 
     @property
     def waiting(self) -> int:
