@@ -36,6 +36,11 @@ in a sample of the first run's records must be the same bytes for all.
 quix, bytewax and faust hand over one event at a time. For them the kernel is called directly with \
 arrays that are made once per shape, and nothing is built per event that does not change.
 
+The sink is measured from the first record in hand to the last answer, between two runs of direct inserts \
+of the same batches by as many threads, each into a database of its own. On shared cores the store alone \
+uses all of them, so the sink's own CPU comes out of the store's share whatever the sink does; with the \
+store on cores of its own it is seen whether the sink keeps it busy.
+
 """
 
 
