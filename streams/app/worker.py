@@ -231,7 +231,11 @@ class StreamWorker:
         earliest = await self.app.consumer.earliest_offsets(tp)
         log_start = earliest[tp]
         if log_start is not None and log_start > applied + 1:
-            lost = owned.processor.lost_until(log_start)
+            # Not within a checkpoint: the store would move on to a watermark that was not written.
+            async with self._busy:
+                if not owned.owned:
+                    return False
+                lost = owned.processor.lost_until(log_start)
             self.metrics.lost_to_retention.inc(lost)
             log.error(
                 "%d records of %s[%d] were removed by retention before they were read", lost, *tp
