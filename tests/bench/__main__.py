@@ -22,7 +22,7 @@ from rich.console import Console
 from routekeel.infra.local.stack import LocalStack, StackConfig
 from routekeel.streams.settings import Settings, load_settings
 
-from . import cpu, recovery, scaling, sdk_emit, sink, write_docs
+from . import cpu, recovery, scaling, sdk_emit, sink, soak, write_docs
 from .cases import CONTENDERS, Bench, run_case
 from .load import Shape
 from .machine import machine, versions
@@ -49,21 +49,22 @@ class Sizes:
     sink: int
     cpu: int
     recovery: tuple[int, int]
+    soak: tuple[int, int]
 
 
 FULL = Sizes(
     repeats=3, small=120_000, large=8_000, small_sessions=1_000, large_sessions=200, scaling=150_000,
     session_counts=(10**3, 10**4, 10**5, 10**6), workers=200_000, sink=300_000, cpu=250_000,
-    recovery=(100_000, 5_000),
+    recovery=(100_000, 5_000), soak=(1_000_000, 10_000_000),
 )  # fmt: skip
 QUICK = Sizes(
     repeats=1, small=3_000, large=300, small_sessions=300, large_sessions=50, scaling=2_000,
     session_counts=(100, 1_000), workers=3_000, sink=3_000, cpu=10_000,
-    recovery=(2_000, 100),
+    recovery=(2_000, 100), soak=(2_000, 20_000),
 )  # fmt: skip
 
 
-SECTIONS = ("cases", "cpu", "sessions", "workers", "sink", "recovery", "sdk_emit")
+SECTIONS = ("cases", "cpu", "sessions", "workers", "sink", "recovery", "soak", "sdk_emit")
 Section = Callable[[], Any]
 
 
@@ -101,6 +102,7 @@ def sections(bench: Bench, sizes: Sizes) -> dict[str, tuple[str, Section]]:
             "taking over",
             lambda: recovery.run(bench.state_dir, *sizes.recovery, writes=3, partitions=4),
         ),
+        "soak": ("memory", lambda: soak.run_apart(*sizes.soak)),
         "sdk_emit": ("the SDK's emit", lambda: sdk_emit.run(bench.repeats, bench.stack)),
     }
 

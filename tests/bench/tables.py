@@ -133,6 +133,26 @@ def recovery_sheet(cases: list[dict[str, Any]]) -> Sheet:
     return Sheet("Taking over all partitions: from the assignment until all are ready", heads, rows)
 
 
+def soak_sheet(result: dict[str, Any]) -> Sheet:
+    """What the state of very many sessions takes, and whether it stays that way."""
+    last, soak = result["samples"][-1], result["soak"]
+    rows = [
+        ("checkpoints", f"{result['checkpoints']:,}"),
+        ("evictions", f"{result['evicted']:,}"),
+        ("tombstones", f"{result['tombstones']:,}"),
+        ("base: MiB resident before the first session", f"{result['base_bytes'] / 2**20:,.0f}"),
+        ("live state, MiB", f"{last['live'] / 2**20:,.0f}"),
+        ("resident, MiB", f"{last['rss'] / 2**20:,.0f}"),
+        ("above the base, of the live state, at most", f"{result['ratio']:.2f}×"),
+        ("growth after the first quarter", f"{result['drift']:.1%}"),
+    ]
+    title = (
+        f"Memory, T={soak['tokens']} L={soak['layers']} E={soak['experts']}: {result['chunks']:,} chunks of "
+        f"{soak['sessions']:,} sessions, {soak['churn']:.0%} of them replaced each round, in one partition"
+    )
+    return Sheet(title, ("memory store, no broker", ""), rows)
+
+
 def _cpu(report: dict[str, Any]) -> Sheet:
     rows = [
         (row, f"{us:.2f}", f"{report['share'][row]:.1%}")
@@ -158,7 +178,8 @@ def sheets(report: dict[str, Any]) -> list[Sheet]:
     found = [_case(case) for case in report["cases"]]
     found += [_cpu(one) for one in report["cpu"]]
     found += [_sessions(report["sessions"]), _workers(report["workers"])]
-    found += [_sink(report["sink"]), recovery_sheet(report["recovery"]), _emit(report["sdk_emit"])]
+    found += [_sink(report["sink"]), recovery_sheet(report["recovery"])]
+    found += [soak_sheet(report["soak"]), _emit(report["sdk_emit"])]
     return found
 
 
