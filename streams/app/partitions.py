@@ -214,8 +214,19 @@ class Partitions:
                 source.topic, source.topic_id, partition,
             )  # fmt: skip
         durable = -1 if processor.recreated else processor.watermark.applied_offset
-        account = CheckpointAccount(self._clock())
-        return OwnedPartition(processor, account, durable_offset=durable)
+        owned = OwnedPartition(processor, CheckpointAccount(self._clock()), durable_offset=durable)
+        if processor.recreated:
+            await self._begin_log(owned)
+        return owned
+
+    async def _begin_log(self, owned: OwnedPartition) -> None:
+        """Write with which state a new log begins, before anything of it is applied.
+
+        A process that was stopped further on in the old log may wake and write: from then on that is old,
+        and what it wrote just before is written over. Else it would count for who comes next, and not here.
+        """
+        while owned.processor.is_dirty:
+            await self.checkpoint(owned)
 
     def _write_again(self, processor: PartitionProcessor, reader: ChangelogReader) -> None:
         """Have the next checkpoint hold what a late writer's records lie over, before compaction."""

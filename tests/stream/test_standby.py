@@ -25,11 +25,13 @@ from tests.stream.chunks import chunk_fields
 class SharedLog:
     """The changelog of partition 0, the same for every worker.
 
-    `broken` makes following fail, `silent` reading what another process wrote between.
+    `broken` makes following fail, `silent` reading what another process wrote between; `first` is what
+    another process writes just before the next checkpoint.
     """
 
     def __init__(self) -> None:
         self.records: list[ChangelogRecord] = []
+        self.first: list[ChangelogRecord] = []
         self.broken = self.silent = False
         self.followed = asyncio.Condition()
 
@@ -67,7 +69,8 @@ class SharedLog:
             await asyncio.sleep(0)
 
     async def write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
-        self.records += records
+        self.records += [*self.first, *records]
+        self.first = []
         return len(self.records) - 1, 0
 
 
@@ -84,9 +87,9 @@ class Worker:
             "routekeel.logits", log, lambda _: MemoryStore(), new_processor, self.metrics
         )
 
-    async def take_over(self) -> None:
+    async def take_over(self, topic_id: str = "log-1") -> None:
         await self.partitions.revoke({0})
-        await self.partitions.assign({0}, "log-1")
+        await self.partitions.assign({0}, topic_id)
         assert await self.partitions.get(0) is not None
 
     async def stand_by(self) -> None:
@@ -247,3 +250,28 @@ async def test_a_copy_that_cannot_be_kept_ends_nothing_and_is_tried_again(
     await standby.take_over()
     await standby.work(60)
     assert_exact(standby)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_new_log_begins_with_one_state_whatever_a_stopped_process_writes(when: str) -> None:
+    """The stopped one was further in the log that is gone: its state is right, and not the owner's."""
+    log, driver = world()
+    stopped, owner = Worker(log, driver), Worker(log, driver)
+    await stopped.take_over()
+    await stopped.work(20)
+    ahead = (await stopped.partitions.get(0)).processor  # type: ignore[union-attr]
+    ahead.apply(driver.log[20:40])
+    if when == "before":
+        log.first = ahead.checkpoint()
+        await owner.take_over("log-2")
+        assert owner.count("worker_foreign_checkpoints_total") == 1
+    else:
+        await owner.take_over("log-2")
+        log.records += ahead.checkpoint()
+    begins = owner.partitions._readers[0].store
+    heir = Worker(log, driver)
+    await heir.take_over("log-2")
+    found = heir.partitions._readers[0].store
+    assert found.watermark == begins.watermark
+    assert found.watermark is not None and found.watermark[:3] == ("log-2", 1, -1)
+    assert dict(found.items()) == dict(begins.items()) != {}
