@@ -85,6 +85,7 @@ class ChangelogTopic:
             settings.kafka.client_config()
             | {
                 "enable.idempotence": True,
+                "message.timeout.ms": 0,  # it waits for a broker that is away, as output.py's does
                 "linger.ms": 1,
                 "compression.type": "lz4",
                 "message.max.bytes": settings.topics.record_bytes_max,
@@ -193,6 +194,14 @@ class ChangelogTopic:
         return await loop.run_in_executor(None, self._write, partition, records)
 
     def _write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
+        # The watermark goes when all it covers is in the log. In one go with the rest it could arrive where
+        # one of them did not, being too large for the broker or held up for too long.
+        *changes, mark = records
+        _, size = self._send(partition, changes)
+        last_offset, more = self._send(partition, [mark])
+        return last_offset, size + more
+
+    def _send(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
         # Called with (error or None, message) for each record, of which there are as many as sessions
         # were touched: a function of our own here would be half of what writing one costs.
         reports: dict[KafkaError | None, Message] = {}

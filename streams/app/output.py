@@ -26,6 +26,9 @@ class OutputProducer:
             settings.kafka.client_config()
             | {
                 "enable.idempotence": True,
+                # No record may be given up alone while later ones still arrive: the sink would take it for a
+                # repeat when it comes again. A broker that is away is waited for.
+                "message.timeout.ms": 0,
                 "linger.ms": settings.worker.linger_ms,
                 "compression.type": "lz4",
                 "message.max.bytes": settings.topics.record_bytes_max,

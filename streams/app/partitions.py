@@ -161,7 +161,12 @@ class Partitions:
         reader = self._readers[partition]
         foreign = reader.foreign_writes
         last_offset, size = await self._state_log.write(partition, records)
-        processor.checkpointed(reader.wrote(records, last_offset, processor.watermark))
+        try:
+            processor.checkpointed(reader.wrote(records, last_offset, processor.watermark))
+        except BaseException:
+            # The log has it and this store has not: who takes over here must read it.
+            reader.restart()
+            raise
         owned.durable_offset = applied
         if reader.foreign_writes > foreign:
             self._metrics.foreign_writes.inc()

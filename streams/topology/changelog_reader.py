@@ -54,11 +54,15 @@ class ChangelogReader:
 
     def __init__(self, store: StateStore) -> None:
         self.store = store
-        self.next_offset = store.position + 1
         self.records = 0
         self.foreign_writes = 0
-        self._mark = store.watermark
-        self._reach = _reach(store.watermark)
+        self.restart()
+
+    def restart(self) -> None:
+        """Know no more than the store does: what was read and could not be stored is read again."""
+        self.next_offset = self.store.position + 1
+        self._mark = self.store.watermark
+        self._reach = _reach(self.store.watermark)
         # Offsets, by key, of the newest records that were read after a watermark that covers them.
         self._old: dict[bytes, int] = {}
         self._own: deque[ChangelogRecord] = deque()
@@ -77,7 +81,9 @@ class ChangelogReader:
         return pending.union(self._old)
 
     def feed(self, offset: int, key: bytes, value: bytes | None, headers: LazyHeaders) -> None:
-        """Take the record at `offset` of the changelog. ValueError for one that is not ours."""
+        """Take the record at `offset` of the changelog. ValueError for one that is not ours; where the store
+        cannot be written, what it raises, and reading goes on from `next_offset`, which went back.
+        """
         if self.store.watermark is not self._mark:
             self._follow_store()
         if key == WATERMARK_KEY:
@@ -161,7 +167,11 @@ class ChangelogReader:
         changes = {entry.key: entry.value for entry in ready}
         if self._old or len(changes) < len(ready):
             self._find_old(ready)
-        self.store.commit(changes, mark, self._position())
+        try:
+            self.store.commit(changes, mark, self._position())
+        except BaseException:
+            self.restart()
+            raise
         self._mark, self._reach = self.store.watermark, reach
         self._fold_at = PENDING_FOLDED_AT
 

@@ -19,6 +19,7 @@ from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.outputs import OutputBuilder
 from routekeel.streams.topology.partition import PartitionProcessor
 from routekeel.streams.topology.records import Source
+from routekeel.streams.topology.watermark import Watermark
 from tests.stream.chunks import chunk_fields
 
 
@@ -60,12 +61,14 @@ class SharedLog:
                 async with self.followed:
                     self.followed.notify_all()
                 raise OSError("the disk is full")
-            for reader in readers.values():
-                before = reader.records
-                await self.recover(0, reader, lambda *_: None)
-                followed(reader.records - before, 0)
-            async with self.followed:
-                self.followed.notify_all()
+            try:
+                for reader in readers.values():
+                    before = reader.records
+                    await self.recover(0, reader, lambda *_: None)
+                    followed(reader.records - before, 0)
+            finally:
+                async with self.followed:
+                    self.followed.notify_all()
             await asyncio.sleep(0)
 
     async def write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
@@ -74,8 +77,26 @@ class SharedLog:
         return len(self.records) - 1, 0
 
 
+class FullDisk(MemoryStore):
+    """A store that takes so many commits and then none, until there is room again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.room = 10**9
+        self.refused = 0
+
+    def commit(
+        self, changes: Mapping[bytes, bytes | None], watermark: Watermark, position: int
+    ) -> None:
+        if self.room <= 0:
+            self.refused += 1
+            raise OSError("the disk is full")
+        self.room -= 1
+        super().commit(changes, watermark, position)
+
+
 class Worker:
-    """One worker's partitions over the shared log."""
+    """One worker's partitions over the shared log, kept on a disk that can be full."""
 
     def __init__(self, log: SharedLog, driver: TopologyDriver) -> None:
         def new_processor(source: Source, store: StateStore) -> PartitionProcessor:
@@ -83,8 +104,9 @@ class Worker:
             return PartitionProcessor(source, driver.config, driver._decode, builder, store)
 
         self.log, self.driver, self.metrics = log, driver, WorkerMetrics()
+        self.disk = FullDisk()
         self.partitions = Partitions(
-            "routekeel.logits", log, lambda _: MemoryStore(), new_processor, self.metrics
+            "routekeel.logits", log, lambda _: self.disk, new_processor, self.metrics
         )
 
     async def take_over(self, topic_id: str = "log-1") -> None:
@@ -250,6 +272,50 @@ async def test_a_copy_that_cannot_be_kept_ends_nothing_and_is_tried_again(
     await standby.take_over()
     await standby.work(60)
     assert_exact(standby)
+
+
+@pytest.mark.parametrize("room", range(4))
+async def test_a_copy_on_a_full_disk_lacks_nothing_once_there_is_room(
+    room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read and not stored is read again: the next watermark must not cover a hole."""
+    monkeypatch.setattr(standby_module, "RETRY_S", 0.01)
+    log, driver = world()
+    owner, standby = Worker(log, driver), Worker(log, driver)
+    await owner.take_over()
+    await standby.stand_by()
+    standby.disk.room = room
+    await owner.work(20)
+    async with log.followed:
+        await log.followed.wait_for(lambda: standby.disk.refused >= 7)  # checkpoints
+    standby.disk.room = 10**9
+    await owner.work(21)  # touches one session: the others' changes must have come before
+    async with log.followed:
+        await log.followed.wait_for(
+            lambda: standby.disk.watermark == owner.disk.watermark is not None
+        )
+    assert dict(standby.disk.items()) == dict(owner.disk.items())
+    await standby.take_over()
+    await standby.work(60)
+    assert_exact(standby)
+
+
+async def test_a_checkpoint_that_the_full_disk_refused_is_read_again() -> None:
+    """The log has it, and the partition comes back to the same process."""
+    log, driver = world()
+    worker = Worker(log, driver)
+    await worker.take_over()
+    await worker.work(20)
+    worker.disk.room = 0
+    with pytest.raises(OSError, match="full"):
+        await worker.work(23)
+    worker.disk.room = 10**9
+    await worker.take_over()
+    owned = await worker.partitions.get(0)
+    assert owned is not None
+    assert owned.processor.watermark.applied_offset == 22
+    await worker.work(60)
+    assert_exact(worker)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
