@@ -50,6 +50,8 @@ class Broker:
     stamps: dict[int, list[int]] = field(default_factory=dict)
     """For every record of a changelog, how many of those there were when it arrived."""
     compacted: int = 0
+    rewritten: int = 0
+    """Values written again because an old one lay over them."""
 
     def __post_init__(self) -> None:
         for partition in range(self.partitions):
@@ -60,6 +62,7 @@ class Broker:
     def append_changelog(self, partition: int, record: ChangelogRecord) -> None:
         """A record of the state log arrives."""
         self.changelog[partition].append(record)
+        self.rewritten += record.value is not None and bool(record.headers)
         self.stamps[partition].append(len(self.proven[partition]))
 
     def checkpointed(self, partition: int, process: Process, record: ChangelogRecord) -> None:

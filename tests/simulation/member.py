@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -23,14 +23,13 @@ from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.outputs import OutputBuilder
 from routekeel.streams.topology.partition import PartitionProcessor
 from routekeel.streams.topology.records import Source
+from routekeel.streams.topology.watermark import Watermark
 from routekeel.streams.wire.path import compiled_path
 from tests.simulation.broker import TOPIC_ID, Broker
 from tests.simulation.edges import TP, FetchedRecord, SimFaust, SimOutput, SimStateLog
 from tests.simulation.turns import Process
 
 QUEUE_MAX = 6
-Disk = dict[int, StateStore]
-"""A process's stores by partition; they may outlive it, as a local database does."""
 
 
 class Faults(NamedTuple):
@@ -41,6 +40,37 @@ class Faults(NamedTuple):
     send_error: float = 0.0
     topic_away: float = 0.0
     stop_writing: float = 0.0
+    full_disk: float = 0.0
+
+
+class Disk:
+    """A process's stores by partition, which may outlive it; without room a commit is refused."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.full = 0.0
+        self.refused = 0
+        self._stores: dict[int, SimDatabase] = {}
+
+    def store(self, partition: int) -> StateStore:
+        """The store of a partition."""
+        return self._stores.setdefault(partition, SimDatabase(self))
+
+
+class SimDatabase(MemoryStore):
+    """A local database on such a disk."""
+
+    def __init__(self, disk: Disk) -> None:
+        super().__init__()
+        self._disk = disk
+
+    def commit(
+        self, changes: Mapping[bytes, bytes | None], watermark: Watermark, position: int
+    ) -> None:
+        if self._disk.rng.random() < self._disk.full:
+            self._disk.refused += 1
+            raise OSError("the disk is full")
+        super().commit(changes, watermark, position)
 
 
 class Member:
@@ -58,6 +88,7 @@ class Member:
         disk: Disk,
     ) -> None:
         self.disk = disk
+        disk.full = faults.full_disk
         self.process, self.broker, self.rng, self.faults = process, broker, rng, faults
         self.settings = settings
         self.assigned: set[int] = set()
@@ -87,7 +118,7 @@ class Member:
         self.partitions = Partitions(
             settings.topics.logits,
             self.state_log,
-            lambda partition: disk.setdefault(partition, MemoryStore()),
+            disk.store,
             processor,
             metrics,
         )

@@ -7,9 +7,18 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from routekeel.schemas.codec import Encoder
+from routekeel.streams.topology.cadence import Cadence
 from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.records import SourceRecord
 from tests.stream.chunks import START_US, chunk_fields
+
+CADENCES = (
+    Cadence(),
+    Cadence(every_tokens=1, state_every_tokens=1),
+    Cadence(every_tokens=3, state_every_tokens=5, precision="F16"),
+    Cadence(every_tokens=0, state_every_tokens=0, change=0.05),
+)
+"""When weights are published: by default, after each chunk, now and then, on change."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,8 @@ class Scenario:
     evict: bool = False
     standby: bool = False
     disks: bool = False
+    full_disk: float = 0.0
+    cadence: int = 0
 
     @classmethod
     def of(cls, seed: int) -> Scenario:
@@ -70,6 +81,8 @@ class Scenario:
             standby=rng.random() < 0.5,
             stop_writing=share(0.2),
             disks=rng.random() < 0.5,
+            full_disk=share(0.1),
+            cadence=rng.randrange(len(CADENCES)),
         )
 
     def calmer(self) -> list[Scenario]:
@@ -88,11 +101,10 @@ class Scenario:
     @property
     def config(self) -> TopologyConfig:
         """The topology's parameters; with `evict` sessions come and go all the time."""
+        often = TopologyConfig(token_rows_share=0.5, cadence=CADENCES[self.cadence])
         if not self.evict:
-            return TopologyConfig(token_rows_share=0.5)
-        return TopologyConfig(
-            token_rows_share=0.5, session_ttl_us=20_000, sessions_max=2, requests_max=2
-        )
+            return often
+        return replace(often, session_ttl_us=20_000, sessions_max=2, requests_max=2)
 
 
 class Source:

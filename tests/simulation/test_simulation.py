@@ -16,7 +16,6 @@ from tests.simulation.verdict import Result
 
 SEEDS = 200
 STRESS_SEEDS = 10_000
-TURNS_SHOWN = 40
 
 
 def check(seed: int) -> Result:
@@ -25,9 +24,11 @@ def check(seed: int) -> Result:
     try:
         return simulate(scenario)
     except Exception as error:
-        small = shrink(scenario)
+        small, why = shrink(scenario, error)
         pytest.fail(
-            f"seed {seed}: {type(error).__name__}: {error}\nthe calmest that fails: {small}"
+            f"seed {seed}: {type(error).__name__}: {error}\n"
+            f"the calmest that fails: {small}\n"
+            f"with {type(why).__name__}: {why}\n" + "\n".join(why.__notes__)
         )
 
 
@@ -38,6 +39,9 @@ def test_200_seeds() -> None:
         # The faults did happen: a simulation in which nothing goes wrong proves nothing.
         assert sum(result.deaths for result in results) > SEEDS
         assert sum(result.rebalances for result in results) > SEEDS
+        assert sum(result.refused for result in results) > SEEDS // 4
+        assert sum(result.broker.compacted for result in results) > SEEDS
+        assert sum(result.broker.rewritten for result in results) > SEEDS // 50
 
 
 def test_a_seed_is_the_same_run_every_time() -> None:

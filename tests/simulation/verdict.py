@@ -47,6 +47,8 @@ class Result:
     turns: list[str]
     deaths: int = 0
     rebalances: int = 0
+    refused: int = 0
+    """Commits that the stores of the dead refused, their disks being full."""
     drivers: dict[int, TopologyDriver] = field(default_factory=dict)
 
 

@@ -38,7 +38,7 @@ class World:
         self.disks: list[Disk] = []
         self.revoking: list[asyncio.Task[Any]] | None = None
         self.calm = False
-        self.deaths = self.rebalances = self._named = 0
+        self.deaths = self.rebalances = self.refused = self._named = 0
 
     def start_member(self) -> None:
         """One more worker; the group rebalances."""
@@ -48,7 +48,7 @@ class World:
         scenario = self.scenario
         wild = Faults(
             scenario.gap, scenario.repeat, scenario.send_error, scenario.topic_away,
-            scenario.stop_writing,
+            scenario.stop_writing, scenario.full_disk,
         )  # fmt: skip
         member = Member(
             process, self.broker, settings(self.scenario.standby), self.scenario.config, self.ids,
@@ -61,7 +61,7 @@ class World:
         """The local databases of somebody who died, or none."""
         if self.scenario.disks and self.disks and self.rng.random() < 0.7:
             return self.disks.pop(self.rng.randrange(len(self.disks)))
-        return {}
+        return Disk(self.rng)
 
     def begin_rebalance(self) -> None:
         """Everybody has to give up what they have before anybody gets anything."""
@@ -91,6 +91,7 @@ class World:
     def bury(self, member: Member, stopped: bool = False) -> None:
         """A member dies; the group notices."""
         self.deaths += 1
+        self.refused, member.disk.refused = self.refused + member.disk.refused, 0
         member.die(stopped)
         self.disks.append(member.disk)
         if member in self.zombies:
