@@ -197,7 +197,7 @@ class Client:
             raise self.written
         return SimpleNamespace(summary={"written_rows": self.written})
 
-    def query(self, text: str, parameters: Any) -> Any:
+    def query(self, text: str, parameters: Any, settings: Any) -> Any:
         self.queries.append({"text": text, **parameters})
         if isinstance(self.found, Exception):
             raise self.found
