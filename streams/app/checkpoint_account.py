@@ -13,8 +13,10 @@ from typing import Final
 
 from routekeel.streams.settings.tree import WorkerSettings
 
-IDLE_S: Final = 0.25
-"""Without a batch for this long, a partition has caught up for the time being."""
+IDLE_S: Final = 1.0
+"""Without a batch for this long, nothing more is coming. Sessions that an engine serves in lockstep pause
+between two tokens, too, and that must not make a checkpoint of every token.
+"""
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from routekeel.streams.sinks.backoff import Backoff
 from routekeel.streams.sinks.lease import Lease
 from routekeel.streams.sinks.outcomes import Failed, Outcome
-from routekeel.streams.sinks.work import Action, BatchWork, Insert
+from routekeel.streams.sinks.work import Action, BatchWork, FindRows, Insert
 
 LEASE_WAIT_S: Final = 0.5
 
@@ -57,6 +57,9 @@ def drive(
                 lease.wait(LEASE_WAIT_S)
                 continue
             over_at = clock() + lease.terms.insert_bound_s
+        if isinstance(action, FindRows) and (rest_s := over_at - clock()) > 0:
+            give_up.wait(rest_s)
+            continue
         outcome = edge.perform(action)
         work.done(outcome)
         if isinstance(outcome, Failed) or work.next() is action:

@@ -8,9 +8,16 @@ from routekeel.schemas.tables import DEAD_LETTERS_TABLE
 from routekeel.streams.sinks.letters import LetterProducer
 from routekeel.streams.sinks.log_ids import LogIds
 from routekeel.streams.sinks.metrics import SinkMetrics
-from routekeel.streams.sinks.outcomes import Done, Failed, Found, Outcome
+from routekeel.streams.sinks.outcomes import Absent, Done, Failed, Found, Outcome
 from routekeel.streams.sinks.store import StoreUnavailable, TableStore
-from routekeel.streams.sinks.work import Action, FindLetters, Insert, SendLetters, VerifyLog
+from routekeel.streams.sinks.work import (
+    Action,
+    FindLetters,
+    FindRows,
+    Insert,
+    SendLetters,
+    VerifyLog,
+)
 
 
 class SinkEdge:
@@ -40,6 +47,11 @@ class SinkEdge:
             case FindLetters():
                 try:
                     return Found(self._store.known_letters(DEAD_LETTERS_TABLE, action.keys))
+                except StoreUnavailable as error:
+                    return Failed(str(error))
+            case FindRows():
+                try:
+                    return Done() if self._store.has(action.insert) else Absent()
                 except StoreUnavailable as error:
                     return Failed(str(error))
             case Insert():

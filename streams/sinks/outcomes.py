@@ -65,6 +65,11 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class Absent:
+    """The table does not have the rows that were asked for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """The dead letters that the table has already."""
 
@@ -94,4 +99,4 @@ class Recreated:
     message: str
 
 
-Outcome = Done | Found | RefusedByStore | Failed | Recreated
+Outcome = Done | Absent | Found | RefusedByStore | Failed | Recreated

@@ -147,18 +147,24 @@ class TableStore:
 
     def _confirm(self, action: Insert) -> Outcome:
         try:
-            found = self._query(
-                f"SELECT 1 FROM {self._place(action.table)} WHERE log_topic_id = {{topic:String}} "
-                "AND log_partition = {partition:Int32} AND log_offset = {last:Int64} LIMIT 1",
-                {
-                    "topic": action.source.topic_id,
-                    "partition": action.source.partition,
-                    "last": action.last,
-                },
-            )
+            if self.has(action):
+                return Done()
         except StoreUnavailable as error:
             return Failed(str(error), unknown=True)
-        return Done() if found else Failed("the server took no rows and gave no reason")
+        return Failed("the server took no rows and gave no reason")
+
+    def has(self, action: Insert) -> bool:
+        """Whether the table has the last row of an insert, and so all of them. Raises StoreUnavailable."""
+        found = self._query(
+            f"SELECT 1 FROM {self._place(action.table)} WHERE log_topic_id = {{topic:String}} "
+            "AND log_partition = {partition:Int32} AND log_offset = {last:Int64} LIMIT 1",
+            {
+                "topic": action.source.topic_id,
+                "partition": action.source.partition,
+                "last": action.last,
+            },
+        )
+        return bool(found)
 
     def _place(self, table: Table) -> str:
         return f"{quoted(self._database)}.{quoted(table.name)}"

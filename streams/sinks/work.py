@@ -21,6 +21,8 @@ an outcome means. Whoever drives it performs `next()` and reports to `done()`.
 # 3. Tokens. An insert carries a token of table, topic id, partition, first and last offset, and the
 #    server drops an insert whose token it knows. So an insert with an unknown outcome (timeout,
 #    connection lost) is sent again, the same bytes under the same token, until there is an answer.
+#    Is the answer then that it is too large, the table is asked before it is cut in two: once no
+#    attempt can still be under way, what is not there was not done.
 #    A token never names two different sets of rows: the rows of a range follow from the log alone
 #    and the payload, once built, is kept until its outcome is known. One insert is one block in one
 #    partition of the table (batch.py cuts at midnight), so it happens wholly or not at all.
@@ -69,6 +71,7 @@ from routekeel.streams.sinks.dedupe import (
 )
 from routekeel.streams.sinks.items import Route
 from routekeel.streams.sinks.outcomes import (
+    Absent,
     Done,
     Failed,
     Fault,
@@ -128,7 +131,14 @@ class Insert:
     last: int
 
 
-Action = VerifyLog | SendLetters | FindLetters | Insert
+@dataclass(frozen=True, slots=True)
+class FindRows:
+    """Ask the table whether an insert whose outcome is unknown was done; not before it is sure to be over."""
+
+    insert: Insert
+
+
+Action = VerifyLog | SendLetters | FindLetters | Insert | FindRows
 
 
 @dataclass(slots=True)
@@ -203,6 +213,10 @@ class BatchWork:
                 self._refused(action, outcome)
             case Insert(), Done():
                 self._inserted(action)
+            case FindRows(), Done():
+                self._inserted(action.insert)
+            case FindRows(), Absent():
+                self._not_inserted()
             case _:
                 raise TypeError(f"{outcome} is no outcome of {action}")
 
@@ -249,6 +263,13 @@ class BatchWork:
         self.counts.inserts += 1
         self._next_table(action.table, self._selection)
 
+    def _not_inserted(self) -> None:
+        """The rows that were too many for the server may go in two parts, under tokens of their own."""
+        assert self._selection is not None
+        self.outcome_unknown = False
+        if len(items := self._selection.items) > 1:
+            self._split(int(items.offsets[(len(items) - 1) // 2]))
+
     def _retry(self, action: Action | None, outcome: Failed) -> None:
         self._current = action
         self.counts.failures += 1
@@ -259,7 +280,10 @@ class BatchWork:
         assert self._selection is not None
         items = self._selection.items
         too_many = self._condemned >= CONDEMNED_MAX
-        if refusal.fault is Fault.SIZE and (self.outcome_unknown or len(items) == 1):
+        if refusal.fault is Fault.SIZE and self.outcome_unknown:
+            # An earlier attempt may have been done: the same rows under other tokens would be there twice.
+            self._current, self.last_error = FindRows(action), refusal.message
+        elif refusal.fault is Fault.SIZE and len(items) == 1:
             self._retry(action, Failed(refusal.message))
         elif refusal.fault is Fault.DATA and too_many:
             message = f"more than {CONDEMNED_MAX} records of a batch refused: {refusal.message}"

@@ -18,9 +18,24 @@ from routekeel.streams.sinks.core import SinkCore, Start
 from routekeel.streams.sinks.dedupe import TableProgress
 from routekeel.streams.sinks.items import ItemDecoder, routes_of
 from routekeel.streams.sinks.offsets import parse_committed, resume_offset
-from routekeel.streams.sinks.outcomes import Done, Failed, Fault, Found, Outcome, RefusedByStore
+from routekeel.streams.sinks.outcomes import (
+    Absent,
+    Done,
+    Failed,
+    Fault,
+    Found,
+    Outcome,
+    RefusedByStore,
+)
 from routekeel.streams.sinks.payload import build_payload
-from routekeel.streams.sinks.work import Action, FindLetters, Insert, SendLetters, VerifyLog
+from routekeel.streams.sinks.work import (
+    Action,
+    FindLetters,
+    FindRows,
+    Insert,
+    SendLetters,
+    VerifyLog,
+)
 from routekeel.streams.topology.records import LogBatch, Source, SourceRecord
 from tests.simulation.broker import Broker
 
@@ -148,6 +163,20 @@ class SimStore:
                 return Found(frozenset(stored & set(action.keys)))
             case SendLetters():
                 raise AssertionError(f"the worker's output is refused: {action.letters}")
+            case FindRows():
+                if how == "down":
+                    return Failed("no answer")
+                rows = self.rows[action.insert.table.name]
+                there = (
+                    action.insert.source.topic,
+                    action.insert.source.partition,
+                    action.insert.last,
+                )
+                found = any(
+                    (row["log_topic"], row["log_partition"], row["log_offset"]) == there
+                    for row in rows
+                )
+                return Done() if found else Absent()
             case Insert():
                 return self._insert(action, how)
 

@@ -18,6 +18,7 @@ from routekeel.streams.sinks.block import Block, Item
 from routekeel.streams.sinks.dedupe import TableProgress
 from routekeel.streams.sinks.items import Route, refused_item
 from routekeel.streams.sinks.outcomes import (
+    Absent,
     Done,
     Failed,
     Fault,
@@ -29,6 +30,7 @@ from routekeel.streams.sinks.outcomes import (
 from routekeel.streams.sinks.work import (
     Action,
     FindLetters,
+    FindRows,
     Insert,
     Payload,
     SendLetters,
@@ -156,6 +158,12 @@ class World:
                     return Failed("no answer")
                 stored = {identity for _, _, identity in self.rows["dead_letters"]}
                 return Found(frozenset(stored & set(action.keys)))
+            case FindRows():
+                if how == "down":
+                    return Failed("no answer")
+                rows, insert = self.rows[action.insert.table.name], action.insert
+                found = any((o, log) == (insert.last, insert.source.topic_id) for o, log, _ in rows)
+                return Done() if found else Absent()
             case Insert():
                 return self._insert(action, how)
 

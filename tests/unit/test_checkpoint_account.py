@@ -25,8 +25,8 @@ POLICY = WorkerSettings(
         (9.9, 0.0, 3000, 900, False),
         (10.0, 0.0, 3000, 900, True),  # waited long enough
         (0.1, 0.0, 1, 1000, True),  # too much to hold back
-        (1.5, 0.2, 100, 90, False),
-        (1.5, 0.3, 100, 90, True),  # nothing comes any more
+        (1.5, 0.9, 100, 90, False),  # between two tokens
+        (1.5, 1.0, 100, 90, True),  # nothing comes any more
         (0.9, 0.9, 100, 90, False),
     ],
 )
@@ -46,20 +46,33 @@ def test_a_checkpoint_starts_the_account_anew() -> None:
     assert not account.is_due(POLICY, 5 * KB, 3.2)
 
 
-def test_two_hundred_sessions_of_a_large_model_write_less_than_half_their_input() -> None:
-    """48 layers × 128 experts, one token a chunk: 12.9 KB in, 50 KB of state, whatever the rate."""
+@pytest.mark.parametrize("pause_s", [0.04, 0.1, 0.3, 0.9])
+@pytest.mark.parametrize("at_once", [1, 200])
+def test_two_hundred_sessions_of_a_large_model_write_less_than_half_their_input(
+    pause_s: float, at_once: int
+) -> None:
+    """48 layers × 128 experts, one token a chunk: 12.9 KB in, 50 KB of state. One after the other or in
+    lockstep, a token of each every `pause_s`; a checkpoint may also come while nothing does.
+    """
     chunk, state, sessions = 12_900, 4 * 48 * 262 + 300, 200
-    for rate in (300, 1_000, 5_000):
-        account, written, read = CheckpointAccount(0.0), 0, 0
-        policy = WorkerSettings()
-        touched: set[int] = set()
-        for index in range(rate * 30):
-            now = index / rate
-            touched.add(index % sessions)
-            account.applied(chunk, now)
-            read += chunk
-            dirty = len(touched) * state
-            if account.is_due(policy, dirty, now):
-                written, touched = written + dirty, set()
-                account.checkpointed(now)
-        assert 0 < written <= 0.5 * read
+    pause_s *= at_once / sessions
+    account, written, read = CheckpointAccount(0.0), 0, 0
+    policy = WorkerSettings()
+    touched: set[int] = set()
+    now, tick_s, index = 0.0, 0.1, 0
+    next_chunk_at, next_tick_at = 0.0, 0.0
+    while now < 30:
+        now = min(next_chunk_at, next_tick_at)
+        if now == next_chunk_at:
+            next_chunk_at += pause_s
+            for _ in range(at_once):
+                touched.add(index % sessions)
+                index += 1
+            account.applied(at_once * chunk, now)
+            read += at_once * chunk
+        else:
+            next_tick_at += tick_s
+        if touched and account.is_due(policy, len(touched) * state, now):
+            written, touched = written + len(touched) * state, set()
+            account.checkpointed(now)
+    assert 0 < written <= 0.5 * read

@@ -18,7 +18,7 @@ from routekeel.streams.sinks.driver import Driven, drive
 from routekeel.streams.sinks.lease import Lease, LeaseTerms
 from routekeel.streams.sinks.outcomes import Done, Failed, Fault, Outcome, RefusedByStore
 from routekeel.streams.sinks.store import StoreUnavailable, TableStore, outcome_of
-from routekeel.streams.sinks.work import Insert, Payload
+from routekeel.streams.sinks.work import FindRows, Insert, Payload
 from routekeel.streams.topology.records import Source
 
 TERMS = LeaseTerms(session_s=20.0, execution_s=8.0, transfer_s=4.0)
@@ -151,6 +151,26 @@ def test_giving_up_waits_until_an_insert_of_unknown_outcome_is_sure_to_be_over()
         driven = run(Work([INSERT]), perform, lease, give_up, clock)
     assert not driven.finished
     assert waited == [pytest.approx(short.insert_bound_s)]
+
+
+def test_a_table_is_asked_only_when_no_attempt_can_be_under_way() -> None:
+    lease, clock = Lease(TERMS), Clock()
+    lease.prove(clock.now)
+    began = clock.now
+    asked_at: list[float] = []
+
+    class Patient(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            clock.now += timeout or 0.0
+            return False
+
+    def perform(action: Any) -> Outcome:
+        if action is not INSERT:
+            asked_at.append(clock.now)
+        return Done()
+
+    assert run(Work([INSERT, FindRows(INSERT)]), perform, lease, Patient(), clock).finished
+    assert asked_at == [pytest.approx(began + TERMS.insert_bound_s)]
 
 
 def error_with(code: int | None, kind: type[Exception] = DatabaseError) -> Any:

@@ -6,13 +6,14 @@ was ever in the log. Failures reproduce from hypothesis' printed example.
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from routekeel.streams.sinks.batch import BatchLimits
 from routekeel.streams.sinks.core import SinkCore, Start
 from routekeel.streams.sinks.offsets import parse_committed, resume_offset
-from routekeel.streams.sinks.work import Insert
+from routekeel.streams.sinks.work import FindRows, Insert
 from routekeel.streams.topology.records import LogBatch
 from tests.unit.sink_world import (
     LETTERS,
@@ -222,6 +223,28 @@ def test_letters_are_sent_before_the_rows_of_the_same_batch() -> None:
             break
         work.done(world.perform(action))
     assert kinds[:3] == ["VerifyLog", "SendLetters", "Insert"]
+
+
+@pytest.mark.parametrize("first", ["dropped", "lost"])
+def test_what_was_perhaps_done_and_is_too_large_now_is_asked_for_and_cut(first: str) -> None:
+    world = World()
+    world.publish(30)
+    published = first_appearances(world)
+    sink = Sink(world, 100, False)
+    sink.read(30)
+    work = next(iter(sink.core.ready(FOREVER)))
+    while not isinstance(action := work.next(), Insert):
+        work.done(world.perform(action))  # type: ignore[arg-type]
+    # For good, unless a single row is sent: a server with less memory than the batch takes.
+    world.plan = [first, *["memory", "well"] * 200]
+    for _ in range(3):
+        action = work.next()
+        work.done(world.perform(action))  # type: ignore[arg-type]
+    assert isinstance(action, FindRows)
+    assert (work.counts.splits, work.counts.inserts) == ((1, 0) if first == "dropped" else (0, 1))
+    world.plan = []
+    sink.finish()
+    assert_exact(world, published)
 
 
 def test_the_letters_topic_is_read_with_its_own_repeats() -> None:
