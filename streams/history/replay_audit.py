@@ -232,8 +232,18 @@ def _differing(stored: pa.Array, expected: pa.Array) -> np.ndarray[Any, np.dtype
     """The rows in which two columns differ; NULL equals NULL, NaN equals NaN, and bits must agree."""
     if stored.type != expected.type:
         stored = stored.cast(expected.type)
-    if stored.equals(expected):
+    if _same_bits(stored, expected):
         return np.empty(0, np.int64)
     pairs = zip(stored.to_pylist(), expected.to_pylist(), strict=True)
     # repr tells every float32 from every other and makes NaN equal to NaN.
     return np.array([i for i, (a, b) in enumerate(pairs) if repr(a) != repr(b)], np.int64)
+
+
+def _same_bits(one: pa.Array, other: pa.Array) -> bool:
+    """Whether two columns of a type are the same to the bit: Arrow itself takes -0.0 for 0.0."""
+    if pa.types.is_list(one.type):
+        lengths = [pc.list_value_length(column) for column in (one, other)]
+        return lengths[0].equals(lengths[1]) and _same_bits(one.flatten(), other.flatten())
+    if pa.types.is_floating(one.type):
+        one, other = (column.view(f"int{column.type.bit_width}") for column in (one, other))
+    return bool(one.equals(other))

@@ -7,6 +7,7 @@ its acceptance proves that this sink still owns its partitions (lease.py).
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -32,9 +33,9 @@ class Membership:
     def __init__(self, settings: Settings, lease: Lease, clock: Callable[[], float]) -> None:
         self._lease = lease
         self._clock = clock
-        self._sent_at: float | None = None
+        self._sent: deque[tuple[float, dict[LogPartition, int]]] = deque()
+        """The commits without an answer so far, and when each was sent: they are answered in order."""
         self._committed: dict[LogPartition, int] = {}
-        self._pending: dict[LogPartition, int] = {}
         self._commit_at = 0.0
         session_ms = int(settings.sink.session_timeout_s * 1000)
         self.consumer: Consumer = Consumer(
@@ -66,7 +67,7 @@ class Membership:
         """Commit where the lease needs another proof or there is something new to say."""
         if not partitions:
             return
-        if self._sent_at is not None and now - self._sent_at < COMMIT_LOST_AFTER_S:
+        if self._sent and now - self._sent[-1][0] < COMMIT_LOST_AFTER_S:
             return
         news = now >= self._commit_at and any(
             self._committed.get(key) != state.done_offset for key, state in partitions.items()
@@ -74,10 +75,10 @@ class Membership:
         if not news and not self._lease.due(now):
             return
         self._commit_at = now + COMMIT_INTERVAL_S
-        self._pending = {key: state.done_offset for key, state in partitions.items()}
         try:
             self.consumer.commit(offsets=_commits(partitions), asynchronous=True)
-            self._sent_at = now
+            done = {key: state.done_offset for key, state in partitions.items()}
+            self._sent.append((now, done))
         except KafkaException as error:
             log.debug("commit refused: %s", error)
 
@@ -91,11 +92,12 @@ class Membership:
             log.info("no last commit: %s", error)
 
     def _answered(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-        sent_at, self._sent_at = self._sent_at, None
+        # An answer that came late must not prove what a later commit would: each has its own time.
+        sent_at, done = self._sent.popleft() if self._sent else (None, {})
         if error is not None or any(tp.error is not None for tp in partitions):
             log.debug("commit not accepted: %s", error)
             return
-        self._committed.update(self._pending)
+        self._committed.update(done)
         if sent_at is not None:
             self._lease.prove(sent_at)
 
