@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from operator import lt
 from typing import Final
 
+from routekeel.streams.sinks.actions import BuildPayload
 from routekeel.streams.sinks.batch import Batch, BatchLimits, PartitionBuffer
 from routekeel.streams.sinks.block import Block
 from routekeel.streams.sinks.dedupe import TableProgress
 from routekeel.streams.sinks.items import Route
 from routekeel.streams.sinks.offsets import Committed
-from routekeel.streams.sinks.work import BatchWork, BuildPayload
+from routekeel.streams.sinks.work import BatchWork
 from routekeel.streams.topology.records import LogBatch, Source
 
 LogPartition = tuple[str, int]

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from routekeel.streams.sinks.actions import Action, FindRows, Insert
 from routekeel.streams.sinks.backoff import Backoff
 from routekeel.streams.sinks.lease import Lease
 from routekeel.streams.sinks.outcomes import Failed, Outcome
-from routekeel.streams.sinks.work import Action, BatchWork, FindRows, Insert
+from routekeel.streams.sinks.work import BatchWork
 
 LEASE_WAIT_S: Final = 0.5
 

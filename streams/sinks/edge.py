@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from routekeel.schemas.tables import DEAD_LETTERS_TABLE
-from routekeel.streams.sinks.letters import LetterProducer
-from routekeel.streams.sinks.log_ids import LogIds
-from routekeel.streams.sinks.metrics import SinkMetrics
-from routekeel.streams.sinks.outcomes import Absent, Done, Failed, Found, Outcome
-from routekeel.streams.sinks.store import StoreUnavailable, TableStore
-from routekeel.streams.sinks.work import (
+from routekeel.streams.sinks.actions import (
     Action,
     FindLetters,
     FindRows,
@@ -18,6 +13,11 @@ from routekeel.streams.sinks.work import (
     SendLetters,
     VerifyLog,
 )
+from routekeel.streams.sinks.letters import LetterProducer
+from routekeel.streams.sinks.log_ids import LogIds
+from routekeel.streams.sinks.metrics import SinkMetrics
+from routekeel.streams.sinks.outcomes import Absent, Done, Failed, Found, Outcome
+from routekeel.streams.sinks.store import StoreUnavailable, TableStore
 
 
 class SinkEdge:

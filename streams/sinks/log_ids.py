@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from routekeel.streams.errors import RoutekeelError
 from routekeel.streams.settings import Settings
+from routekeel.streams.sinks.actions import VerifyLog
 from routekeel.streams.sinks.outcomes import Done, Failed, Outcome, Recreated
-from routekeel.streams.sinks.work import VerifyLog
 from routekeel.streams.topics import admin_client, describe
 
 

@@ -15,8 +15,8 @@ from routekeel.operators.step import compiled_kernel_exists
 from routekeel.schemas.columns import Column
 from routekeel.schemas.rows import ColumnData, Coordinates, columns
 from routekeel.schemas.tables import Table
+from routekeel.streams.sinks.actions import Payload
 from routekeel.streams.sinks.block import Block
-from routekeel.streams.sinks.work import Payload
 from routekeel.streams.topology.records import Source
 
 FORMAT: Final = "ArrowStream"

@@ -16,13 +16,13 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, Ne
 
 from routekeel.schemas.clickhouse import name as quoted
 from routekeel.schemas.tables import Table
+from routekeel.streams.sinks.actions import Insert
 from routekeel.streams.sinks.dedupe import LetterKey, SourceKey, TableProgress
 from routekeel.streams.sinks.items import Route
 from routekeel.streams.sinks.lease import LeaseTerms
 from routekeel.streams.sinks.leased_body import LeasedBody, LeaseLapsed
 from routekeel.streams.sinks.outcomes import Done, Failed, Fault, Outcome, RefusedByStore, fault_of
 from routekeel.streams.sinks.payload import FORMAT
-from routekeel.streams.sinks.work import Insert
 
 log = logging.getLogger(__name__)
 

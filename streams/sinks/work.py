@@ -41,8 +41,8 @@ an outcome means. Whoever drives it performs `next()` and reports to `done()`.
 # of the same batch are inserted (a crash between repeats the letter, and the dead_letters table
 # drops the repeat). Refused by the server with an error about the data: the batch is halved until
 # the record is alone; the halves have their own ranges and so their own tokens, and the refused
-# insert left nothing behind. A lack of memory halves too, but condemns nothing. It must not after
-# an unknown outcome: the whole may be in the table. Whatever else the server says is tried again
+# insert left nothing behind. A lack of memory halves too, but condemns nothing; after an unknown
+# outcome the table is asked first (3). Whatever else the server says is tried again
 # for ever. So is a store that condemns suspiciously many records of one batch: then the store is
 # broken, and the dead letters are no place for a whole stream.
 #
@@ -52,7 +52,7 @@ an outcome means. Whoever drives it performs `next()` and reports to `done()`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -60,6 +60,15 @@ import numpy as np
 
 from routekeel.schemas.errors import BadRow
 from routekeel.schemas.tables import Table
+from routekeel.streams.sinks.actions import (
+    Action,
+    BuildPayload,
+    FindLetters,
+    FindRows,
+    Insert,
+    SendLetters,
+    VerifyLog,
+)
 from routekeel.streams.sinks.batch import Batch
 from routekeel.streams.sinks.block import Block, Refused
 from routekeel.streams.sinks.dedupe import (
@@ -80,65 +89,8 @@ from routekeel.streams.sinks.outcomes import (
     Recreated,
     RefusedByStore,
 )
-from routekeel.streams.topology.records import DeadLetter, Source
 
 CONDEMNED_MAX: Final = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """The rows of one insert, encoded."""
-
-    data: bytes
-    rows: int
-
-
-BuildPayload = Callable[[Table, Block, Source], Payload]
-"""Encodes the rows of records. Raises BadRow with the index of one that does not fit."""
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyLog:
-    """Make sure that the source's topic still had its id at some time after `read_at`."""
-
-    source: Source
-    read_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class SendLetters:
-    """Publish dead letters and wait until they are durable."""
-
-    source: Source
-    letters: tuple[DeadLetter, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FindLetters:
-    """Ask the dead letters' table which of these it has."""
-
-    keys: tuple[LetterKey, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Insert:
-    """Insert rows under a token; `last` is the log offset of the last one."""
-
-    table: Table
-    token: str
-    payload: Payload
-    source: Source
-    last: int
-
-
-@dataclass(frozen=True, slots=True)
-class FindRows:
-    """Ask the table whether an insert whose outcome is unknown was done; not before it is sure to be over."""
-
-    insert: Insert
-
-
-Action = VerifyLog | SendLetters | FindLetters | Insert | FindRows
 
 
 @dataclass(slots=True)

@@ -13,6 +13,14 @@ import pyarrow as pa
 
 from routekeel.schemas.registry import FixedSchemaIds
 from routekeel.streams.settings import Settings
+from routekeel.streams.sinks.actions import (
+    Action,
+    FindLetters,
+    FindRows,
+    Insert,
+    SendLetters,
+    VerifyLog,
+)
 from routekeel.streams.sinks.batch import BatchLimits
 from routekeel.streams.sinks.core import SinkCore, Start
 from routekeel.streams.sinks.dedupe import TableProgress
@@ -28,14 +36,6 @@ from routekeel.streams.sinks.outcomes import (
     RefusedByStore,
 )
 from routekeel.streams.sinks.payload import build_payload
-from routekeel.streams.sinks.work import (
-    Action,
-    FindLetters,
-    FindRows,
-    Insert,
-    SendLetters,
-    VerifyLog,
-)
 from routekeel.streams.topology.records import LogBatch, Source, SourceRecord
 from tests.simulation.broker import Broker
 

@@ -14,6 +14,15 @@ from typing import Any
 from routekeel.schemas.errors import BadRow
 from routekeel.schemas.records import DEAD_LETTER, TELEMETRY
 from routekeel.schemas.tables import Grain, Table, tables_of
+from routekeel.streams.sinks.actions import (
+    Action,
+    FindLetters,
+    FindRows,
+    Insert,
+    Payload,
+    SendLetters,
+    VerifyLog,
+)
 from routekeel.streams.sinks.block import Block, Item
 from routekeel.streams.sinks.dedupe import TableProgress
 from routekeel.streams.sinks.items import Route, refused_item
@@ -26,15 +35,6 @@ from routekeel.streams.sinks.outcomes import (
     Outcome,
     Recreated,
     RefusedByStore,
-)
-from routekeel.streams.sinks.work import (
-    Action,
-    FindLetters,
-    FindRows,
-    Insert,
-    Payload,
-    SendLetters,
-    VerifyLog,
 )
 from routekeel.streams.topology.records import DeadLetter, LogBatch, Source, SourceRecord
 

@@ -40,6 +40,7 @@ BOUNDED_OTHERWISE = {
     "streams/wire/program.py:index_of": "the declared records",
     "streams/sinks/batch.py:deque": "BUFFERED_BYTES_MAX pauses reading",
     "streams/topology/changelog_reader.py:deque": "the records of one checkpoint of our own",
+    "streams/sinks/membership.py:deque": "commits under way, COMMIT_LOST_AFTER_S apart; each gets an answer",
     "streams/sdk/reader.py:deque": "one answer of consume()",
     "backends/engine_thread.py:SimpleQueue": "each caller waits for its own call's result",
 }

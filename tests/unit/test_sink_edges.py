@@ -13,12 +13,12 @@ from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from urllib3.exceptions import MaxRetryError, NewConnectionError, ProtocolError
 
 from routekeel.schemas.tables import TELEMETRY_TABLE
+from routekeel.streams.sinks.actions import FindRows, Insert, Payload
 from routekeel.streams.sinks.backoff import Backoff
 from routekeel.streams.sinks.driver import Driven, drive
 from routekeel.streams.sinks.lease import Lease, LeaseTerms
 from routekeel.streams.sinks.outcomes import Done, Failed, Fault, Outcome, RefusedByStore
 from routekeel.streams.sinks.store import StoreUnavailable, TableStore, outcome_of
-from routekeel.streams.sinks.work import FindRows, Insert, Payload
 from routekeel.streams.topology.records import Source
 
 TERMS = LeaseTerms(session_s=20.0, execution_s=8.0, transfer_s=4.0)

@@ -12,11 +12,11 @@ import pytest
 from routekeel.schemas.records import TELEMETRY
 from routekeel.schemas.tables import tables_of
 from routekeel.streams.settings import Settings
+from routekeel.streams.sinks.actions import Insert, Payload
 from routekeel.streams.sinks.lease import Lease, LeaseTerms
 from routekeel.streams.sinks.leased_body import LeasedBody, LeaseLapsed
 from routekeel.streams.sinks.outcomes import Failed
 from routekeel.streams.sinks.store import TableStore
-from routekeel.streams.sinks.work import Insert, Payload
 from routekeel.streams.topology.records import Source
 
 BLOCK = 16_384

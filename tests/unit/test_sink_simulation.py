@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from routekeel.streams.sinks.actions import FindRows, Insert
 from routekeel.streams.sinks.batch import BatchLimits
 from routekeel.streams.sinks.core import SinkCore, Start
 from routekeel.streams.sinks.offsets import parse_committed, resume_offset
-from routekeel.streams.sinks.work import FindRows, Insert
 from routekeel.streams.topology.records import LogBatch
 from tests.unit.sink_world import (
     LETTERS,
