@@ -1,7 +1,8 @@
 """Does ClickHouse hold every record of the log, once? Source offsets against rows, per partition.
 
-Every record of the logits topic must have a telemetry row per layer, or a dead letter. What a live
-worker or sink still has before it is pending, which is said apart from what is missing.
+Every record of the logits topic must have a telemetry row per layer, or a dead letter, and a route where
+one was due by the cadence in the settings. What a live worker or sink still has before it is pending, which
+is said apart from what is missing.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from routekeel.streams.history.groups import GroupState, group_state
 from routekeel.streams.history.store import connect, unavailable
 from routekeel.streams.settings import Settings
 from routekeel.streams.topics import admin_client, describe, log_bounds, require
+from routekeel.streams.topology.from_settings import cadence_of
 
 OnProgress = Callable[[int, int], None]
 """Called with (offsets compared, offsets in all)."""
@@ -155,6 +157,7 @@ def audit(settings: Settings, on_progress: OnProgress | None = None) -> AuditRep
     sink = _sink_state(settings, admin, settings.topics.telemetry)
     weights_sink = _sink_state(settings, admin, settings.topics.weights)
     bounds = log_bounds(settings, [(topic, p) for p in range(info.partitions)], admin)
+    cadence = cadence_of(settings.worker)
     total = sum(end - start for start, end in bounds.values())
     done = 0
     client = connect(settings.clickhouse, database=settings.clickhouse.database)
@@ -165,7 +168,7 @@ def audit(settings: Settings, on_progress: OnProgress | None = None) -> AuditRep
             held, holes = Held(), []
             for low in range(start, end, BLOCK_OFFSETS):
                 high = min(low + BLOCK_OFFSETS, end)
-                block = count_block(client, info.topic_id, partition, low, high)
+                block = count_block(client, info.topic_id, partition, low, high, cadence)
                 held.add(block)
                 if block.accounted < high - low:
                     holes.append((low, high))

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from clickhouse_connect.driver.client import Client
 
+from routekeel.streams.topology.cadence import Cadence
+
 BLOCK_OFFSETS: Final = 1 << 16
 OFFSETS_SHOWN: Final = 10
 
@@ -18,19 +20,34 @@ _WHERE: Final = (
     "source_topic_id = {topic_id:String} AND source_partition = {partition:Int32} "
     "AND source_offset >= {low:Int64} AND source_offset < {high:Int64}"
 )
+
+
+def _completes(every: str) -> str:
+    """Cadence's `crosses` in SQL."""
+    stop = f"intDiv(position + steps, greatest({every}, 1))"
+    return f"({every} > 0 AND {stop} > intDiv(position, greatest({every}, 1)))"
+
+
+# A route has to be there with what completes so many tokens, and where the state began anew. That more are
+# published, with a session's first chunk and on change, follows from the log alone: a replay knows.
+_DUE: Final = (
+    f"tokens_applied > 0 AND (state_reset != '' OR {_completes('{every:Int64}')} "
+    f"OR {_completes('{state_every:Int64}')})"
+)
 # Per source offset: rows and distinct layers in telemetry and in weights, and dead letters.
 _BLOCK: Final = f"""
 SELECT
     countIf(rows > 0), countIf(letters > 0), max(source_offset),
-    sum(rows - layers), sum(w_rows - w_layers), countIf(applied AND w_layers < layers), count()
+    sum(rows - layers), sum(w_rows - w_layers),
+    countIf((due OR w_layers > 0) AND w_layers < layers), count()
 FROM (
     SELECT
         source_offset,
         countIf(kind = 0) AS rows, uniqExactIf(layer, kind = 0) AS layers,
         countIf(kind = 1) AS w_rows, uniqExactIf(layer, kind = 1) AS w_layers,
-        countIf(kind = 2) AS letters, max(tokens) > 0 AS applied
+        countIf(kind = 2) AS letters, max(is_due) AS due
     FROM (
-        SELECT source_offset, layer, 0 AS kind, tokens_applied AS tokens
+        SELECT source_offset, layer, 0 AS kind, {_DUE} AS is_due
         FROM telemetry WHERE {_WHERE}
         UNION ALL
         SELECT source_offset, layer, 1, 0 FROM weights WHERE {_WHERE}
@@ -56,7 +73,7 @@ class Held:
 
     `accounted` offsets have telemetry rows or a dead letter; `last` is the largest of them, −1 where
     none. `duplicated` counts rows beyond the first of their (offset, layer); `weights_missing`
-    counts offsets that were applied and lack a layer in the weights.
+    counts offsets whose route was due and that lack a layer in the weights.
     """
 
     rows: int = 0
@@ -78,9 +95,13 @@ class Held:
         self.weights_missing += other.weights_missing
 
 
-def count_block(client: Client, topic_id: str, partition: int, low: int, high: int) -> Held:
-    """What is held of the offsets low…high − 1, of at most BLOCK_OFFSETS."""
-    rows = client.query(_BLOCK, parameters=_range(topic_id, partition, low, high)).first_row
+def count_block(
+    client: Client, topic_id: str, partition: int, low: int, high: int, cadence: Cadence
+) -> Held:
+    """What is held of the offsets low…high − 1, of at most BLOCK_OFFSETS; routes by the worker's cadence."""
+    every = {"every": cadence.every_tokens, "state_every": cadence.state_every_tokens}
+    parameters = _range(topic_id, partition, low, high) | every
+    rows = client.query(_BLOCK, parameters=parameters).first_row
     letters, last, duplicated, w_duplicated, w_missing, accounted = (int(x) for x in rows[1:])
     return Held(
         int(rows[0]),

@@ -12,7 +12,7 @@ import numpy as np
 from routekeel.operators.config import DEFAULT, STRICT, ConfigError
 from routekeel.streams.errors import ConfigurationError
 from routekeel.streams.settings import Settings
-from routekeel.streams.settings.tree import RouterMatrixSettings
+from routekeel.streams.settings.tree import RouterMatrixSettings, WorkerSettings
 from routekeel.streams.topology.cadence import Cadence
 from routekeel.streams.topology.config import RouterGram, TopologyConfig
 from routekeel.streams.topology.sizes import largest_output_bytes
@@ -47,14 +47,19 @@ def topology_config(settings: Settings) -> TopologyConfig:
         requests_max=worker.requests_max_per_session,
         event_time_skew_us=int(worker.event_time_skew_max_s * 1e6),
         token_rows_share=worker.token_rows_share,
-        cadence=Cadence(
-            worker.weights_every_tokens,
-            worker.state_every_tokens,
-            math.nan if worker.weights_change is None else worker.weights_change,
-            worker.weights_precision,
-        ),
+        cadence=cadence_of(worker),
         record_bytes_max=settings.topics.record_bytes_max,
         router_grams={(m.model, m.model_revision): _read_gram(m) for m in worker.router_matrices},
+    )
+
+
+def cadence_of(worker: WorkerSettings) -> Cadence:
+    """When routes and states are published."""
+    return Cadence(
+        worker.weights_every_tokens,
+        worker.state_every_tokens,
+        math.nan if worker.weights_change is None else worker.weights_change,
+        worker.weights_precision,
     )
 
 
