@@ -23,10 +23,10 @@ from routekeel.infra.local.stack import LocalStack, StackConfig
 from routekeel.streams.settings import Settings, load_settings
 
 from . import cpu, recovery, scaling, sdk_emit, sink, soak, write_docs
+from .cadence import Every
 from .cases import CONTENDERS, Bench, run_case
 from .load import Shape
 from .machine import machine, versions
-from .records import weights_cadence
 from .tables import sheets
 
 SMALL = Shape(8, 4, 8)
@@ -123,10 +123,12 @@ def last_report(path: Path, wanted: Collection[str]) -> dict[str, Any]:
 
 def facts(settings: Settings, sizes: Sizes) -> dict[str, Any]:
     """What the document says of the settings."""
+    every = Every.of(settings)
     return {
         "repeats": sizes.repeats,
         "partitions": settings.topics.partitions,
-        "every": weights_cadence(settings),
+        "every": every.tokens,
+        "state_every": every.state_tokens,
         "checkpoint_s": settings.worker.checkpoint_interval_s,
     }
 

@@ -15,16 +15,16 @@ from rich.console import Console
 
 from routekeel.infra.local.stack import LocalStack
 
-from .bench_topics import RunTopics, compare
+from .bench_topics import RunTopics
+from .cadence import Every
 from .load import Shape, weights_expected, write_events
-from .records import weights_cadence
+from .samples import Sample, compare, sample
 
 CONTENDERS = ("routekeel", "loop", "quix", "bytewax", "faust")
 REFERENCE = "loop"
 # A record at a time with a table write each: a run over all events would take longer than all others.
 SLOW = ("faust",)
 SLOW_SHARE = 10
-SAMPLE = 100
 TIMEOUT_S = 1800
 console = Console(stderr=True)
 
@@ -85,12 +85,9 @@ def measure(
     }
 
 
-Samples = dict[str, dict[tuple[str, int, int], int]]
-
-
 def run_case(bench: Bench, shape: Shape, events: int, sessions: int) -> dict[str, Any]:
     """All contenders on one shape, each run verified; the stock agent on fewer events of its own."""
-    samples: Samples = {}
+    samples: dict[str, Sample] = {}
     fast = tuple(name for name in bench.contenders if name not in SLOW)
     slow = tuple(name for name in bench.contenders if name in SLOW)
     runs, megabytes, weights = _run_group(bench, fast, shape, events, sessions, samples)
@@ -98,7 +95,7 @@ def run_case(bench: Bench, shape: Shape, events: int, sessions: int) -> dict[str
         fewer = max(sessions, events // SLOW_SHARE)
         runs |= _run_group(bench, slow, shape, fewer, sessions, samples)[0]
     reference = samples[REFERENCE] if REFERENCE in samples else next(iter(samples.values()))
-    compared = {name: compare(name, sample, reference) for name, sample in samples.items()}
+    compared = {name: compare(name, found, reference) for name, found in samples.items()}
     return {
         "shape": str(shape),
         "events": events,
@@ -111,14 +108,20 @@ def run_case(bench: Bench, shape: Shape, events: int, sessions: int) -> dict[str
 
 
 def _run_group(
-    bench: Bench, names: tuple[str, ...], shape: Shape, events: int, sessions: int, samples: Samples
+    bench: Bench,
+    names: tuple[str, ...],
+    shape: Shape,
+    events: int,
+    sessions: int,
+    samples: dict[str, Sample],
 ) -> tuple[dict[str, list[dict[str, float]]], float, int]:
     """Every run of these contenders over the same events: the runs, MB of events, Weights of each."""
-    source = f"bench.logits.{shape.key}"
+    # A name that was just deleted is not used again: the broker may yet take events for the old log.
+    source = f"bench.logits.{shape.key}.{events}"
     loading = RunTopics.make(bench.state_dir, f"bench-load-{shape.key}", source)
     console.print(f"{shape}: writing {events:,} events of {sessions:,} sessions")
     megabytes = write_events(loading.settings, shape, events, sessions, seed=1)
-    weights = weights_expected(shape, events, sessions, weights_cadence(loading.settings))
+    weights = weights_expected(shape, events, sessions, Every.of(loading.settings))
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for repeat in range(bench.repeats):
         # Each repeat begins with another contender, so that none always follows the same one.
@@ -128,7 +131,7 @@ def _run_group(
             runs[name].append(measure(bench, name, topics, events, shape))
             topics.verify(name, events, weights)
             if repeat == 0:
-                samples[name] = topics.sample(SAMPLE)
+                samples[name] = sample(topics.settings)
             topics.remove()
             console.print(f"  {name:<10} {runs[name][-1]['events_per_s']:>10,.0f} events/s")
     loading.remove([source])

@@ -16,7 +16,7 @@ from routekeel.schemas.records import ROUTER_LOGITS
 from routekeel.schemas.registry import SchemaIds, subject_of
 from routekeel.streams.settings import Settings
 
-from .records import weights_due
+from .cadence import Every
 
 VARIETY = 256
 
@@ -67,10 +67,10 @@ class Conversations:
         return session, sequence
 
 
-def weights_expected(shape: Shape, events: int, sessions: int, every: int) -> int:
+def weights_expected(shape: Shape, events: int, sessions: int, every: Every) -> int:
     """How many Weights records belong to events that were written in turns."""
     return sum(
-        weights_due(sequence * shape.tokens, shape.tokens, sequence == 0, every)
+        every.due(sequence * shape.tokens, shape.tokens, sequence == 0)[0]
         for _, sequence in Conversations(sessions).turns(events)
     )
 

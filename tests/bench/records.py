@@ -25,6 +25,8 @@ from routekeel.schemas.records.telemetry import LAYER_FIELDS, PROVENANCE_FAMILIE
 from routekeel.schemas.registry import SchemaIds, subject_of
 from routekeel.streams.settings import Settings
 
+from .cadence import Every
+
 # Telemetry's names for the kernel's columns where they differ, and those the kernel does not have.
 RENAMED = {
     "lam": "lambda",
@@ -54,26 +56,12 @@ WEIGHTS_FIXED = {
 Event = dict[str, Any]
 
 
-def weights_cadence(settings: Settings) -> int:
-    """Weights are emitted every so many tokens of a request; 1 = with every chunk."""
-    return max(1, int(getattr(settings.worker, "weights_every_tokens", 1)))
-
-
-def weights_due(position_start: int, steps: int, first: bool, every: int) -> bool:
-    """Whether a chunk has Weights: it is its session's first, or crosses a multiple of `every`.
-
-    >>> [weights_due(position, 1, False, 4) for position in range(8)]
-    [False, False, False, True, False, False, False, True]
-    """
-    return first or (position_start + steps) // every > position_start // every
-
-
 class HandWritten:
     """Decodes events and encodes their outputs; the kernel's call is the contender's own."""
 
     def __init__(self, settings: Settings) -> None:
         ids = SchemaIds(settings.registry.url)
-        self.every = weights_cadence(settings)
+        self.every = Every.of(settings)
         self.logits_schema = reader_schema(ROUTER_LOGITS)
         topics = settings.topics
         self.telemetry_header = header(ids.register(TELEMETRY, subject_of(topics.telemetry)))
@@ -167,13 +155,14 @@ class Outputs:
         made["load"] = output.load_base[span].astype("<u2").tobytes()
         made["load_controlled"] = output.load_controlled[span].astype("<u2").tobytes()
         telemetry = work.encode_telemetry(event, partition, offset, made)
-        if not weights_due(event["position_start"], event["steps"], first, work.every):
+        weights_due, state_due = work.every.due(event["position_start"], event["steps"], first)
+        if not weights_due:
             return telemetry, None
         weights = {
             "w_hat": output.route[span].tobytes(),
             "beta": output.layer[span, LAYER["beta_last"]].tobytes(),
             "lam": output.layer[span, LAYER["lambda_last"]].tobytes(),
-            "state": output.state[span].tobytes(),
+            "state": output.state[span].tobytes() if state_due else b"",
         }
         return telemetry, work.encode_weights(event, partition, offset, weights)
 

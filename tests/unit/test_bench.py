@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import doctest
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +13,12 @@ from routekeel.operators.state import initial_rows
 from routekeel.operators.step import compiled_kernel_exists, step_many
 from routekeel.schemas.logits import pack, unpack
 from routekeel.streams.settings import Settings
-from tests.bench import cpu, records
+from routekeel.streams.topology.cadence import NOTHING, ROUTE_AND_STATE
+from routekeel.streams.topology.from_settings import topology_config
+from tests.bench import cadence, cpu
+from tests.bench.cadence import Every
 from tests.bench.load import Conversations, Shape, weights_expected
-from tests.bench.records import dense, weights_cadence, weights_due
+from tests.bench.records import dense
 
 ARRAYS = ("layer", "load_base", "load_controlled", "route", "state", "chunk", "ambiguity_mask")
 
@@ -57,18 +59,27 @@ def test_top_m_logits_are_spread_as_the_schema_says() -> None:
 
 
 def test_weights_follow_the_setting_and_are_counted_alike() -> None:
-    shape, events, sessions, every = Shape(3, 1, 2), 50, 7, 8
+    shape, events, sessions = Shape(3, 1, 2), 50, 7
     due = 0
     for session, sequence in Conversations(sessions).turns(events):
         tokens = range(3 * sequence + 1, 3 * sequence + 4)
-        due += sequence == 0 or any(token % every == 0 for token in tokens)
+        due += sequence == 0 or any(token % 8 == 0 for token in tokens)
         assert session < sessions
-    assert weights_expected(shape, events, sessions, every) == due
-    assert weights_expected(shape, events, sessions, 1) == events
-    assert weights_due(0, 1, True, 8) and not weights_due(0, 1, False, 8)
-    settings = SimpleNamespace(worker=SimpleNamespace(weights_every_tokens=8))
-    assert weights_cadence(settings) == 8  # type: ignore[arg-type]
-    assert weights_cadence(Settings()) >= 1
+    assert weights_expected(shape, events, sessions, Every(8, 64)) == due
+    assert weights_expected(shape, events, sessions, Every(1, 64)) == events
+    assert Every.of(Settings()) == Every(8, 64)
+
+
+def test_the_peers_put_the_state_where_the_app_puts_it() -> None:
+    settings = Settings()
+    every = Every.of(settings)
+    rule = topology_config(settings).cadence
+    for start in range(200):
+        for steps in (1, 3, 8, 100):
+            for first in (False, True):
+                decided = rule.decide(start, steps, first, np.float32(0))
+                due = (decided != NOTHING, decided == ROUTE_AND_STATE)
+                assert every.due(start, steps, first) == due
 
 
 def test_conversations_count_every_session_whatever_the_order() -> None:
@@ -89,5 +100,5 @@ def test_stacks_are_sorted_into_rows() -> None:
     )
     assert cpu.classify([*inside, "exercise_controller (streams/app/web.py:1)"]) is None
     assert cpu.classify(["<module> (somewhere.py:1)"]) is None
-    for module in (cpu, records):
+    for module in (cpu, cadence):
         assert doctest.testmod(module).failed == 0

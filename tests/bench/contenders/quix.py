@@ -32,8 +32,8 @@ class Part(Serializer):
 def run(task: Task) -> None:
     """Run the application until it has processed all events and committed its last checkpoint."""
     settings, topics = task.settings, task.settings.topics
-    work, watch = HandWritten(settings), Stopwatch()
-    per_event = PerEvent(work, task.steps, task.layers, task.experts)
+    watch = Stopwatch()
+    per_event = PerEvent(HandWritten(settings), task.steps, task.layers, task.experts)
     seen = 0
 
     def processed(topic: str, partition: int, offset: int) -> None:
@@ -74,8 +74,7 @@ def run(task: Task) -> None:
 
     frame = app.dataframe(source).apply(route, stateful=True)
     frame = frame.to_topic(telemetry)
-    if work.every > 1:
-        frame = frame.filter(lambda value: value[1] is not None)
+    frame = frame.filter(lambda value: value[1] is not None)
     frame.to_topic(weights)
     app.run()
     report(seen, *finished[0])

@@ -24,6 +24,7 @@ def run(task: Task) -> None:
         task.tag,
         broker=f"kafka://{settings.kafka.bootstrap_servers}",
         store="memory://",
+        datadir=task.folder,
         web_enabled=False,
         topic_partitions=topics.partitions,
         topic_disable_leader=True,
