@@ -22,7 +22,7 @@ from rich.console import Console
 from routekeel.infra.local.stack import LocalStack, StackConfig
 from routekeel.streams.settings import Settings, load_settings
 
-from . import cpu, recovery, scaling, sdk_emit, sink, soak, write_docs
+from . import cpu, exponential, recovery, scaling, sdk_emit, sink, soak, threads, write_docs
 from .cadence import Every
 from .cases import CONTENDERS, Bench, run_case
 from .load import Shape
@@ -48,6 +48,8 @@ class Sizes:
     workers: int
     sink: int
     cpu: int
+    exponential: tuple[int, int]
+    threads: tuple[int, int]
     recovery: tuple[int, int]
     soak: tuple[int, int]
 
@@ -55,16 +57,20 @@ class Sizes:
 FULL = Sizes(
     repeats=3, small=120_000, large=8_000, small_sessions=1_000, large_sessions=200, scaling=150_000,
     session_counts=(10**3, 10**4, 10**5, 10**6), workers=200_000, sink=300_000, cpu=250_000,
+    exponential=(2_000, 8), threads=(4, 8),
     recovery=(100_000, 5_000), soak=(1_000_000, 10_000_000),
 )  # fmt: skip
 QUICK = Sizes(
     repeats=1, small=3_000, large=300, small_sessions=300, large_sessions=50, scaling=2_000,
     session_counts=(100, 1_000), workers=3_000, sink=3_000, cpu=10_000,
+    exponential=(100, 1), threads=(1, 1),
     recovery=(2_000, 100), soak=(2_000, 20_000),
 )  # fmt: skip
 
 
-SECTIONS = ("cases", "cpu", "sessions", "workers", "sink", "recovery", "soak", "sdk_emit")
+SECTIONS = (
+    "cases", "cpu", "exponential", "threads", "sessions", "workers", "sink", "recovery", "soak", "sdk_emit",
+)  # fmt: skip
 Section = Callable[[], Any]
 
 
@@ -86,6 +92,11 @@ def sections(bench: Bench, sizes: Sizes) -> dict[str, tuple[str, Section]]:
                 cpu_of(bench, LARGE[0], sizes.large, sizes.large_sessions),
             ],
         ),
+        "exponential": ("the exponential", lambda: exponential.measure(*sizes.exponential)),
+        "threads": (
+            "a second thread",
+            lambda: threads.run((SMALL, LARGE[0]), *sizes.threads),
+        ),
         "sessions": (
             "cost by sessions",
             lambda: scaling.cost_by_sessions(bench, SMALL, sizes.scaling, sizes.session_counts),
@@ -96,7 +107,10 @@ def sections(bench: Bench, sizes: Sizes) -> dict[str, tuple[str, Section]]:
         ),
         "sink": (
             "the sink against the store",
-            lambda: sink.run(bench, SMALL, sizes.sink, sizes.small_sessions),
+            lambda: [
+                sink.run(bench, SMALL, sizes.sink, sizes.small_sessions),
+                sink.run(bench, LARGE[0], sizes.large, sizes.large_sessions),
+            ],
         ),
         "recovery": (
             "taking over",

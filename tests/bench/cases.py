@@ -6,7 +6,7 @@ import json
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from routekeel.infra.local.stack import LocalStack
 from .bench_topics import RunTopics
 from .cadence import Every
 from .load import Shape, weights_expected, write_events
+from .read_back import bytes_written
 from .samples import Sample, compare, sample
 
 CONTENDERS = ("routekeel", "loop", "quix", "bytewax", "faust")
@@ -85,57 +86,67 @@ def measure(
     }
 
 
+@dataclass
+class Group:
+    """Contenders that read the same events: MB of them, their Weights, every run, and what is kept of one."""
+
+    megabytes: float
+    weights: int
+    runs: dict[str, list[dict[str, float]]]
+    samples: dict[str, Sample] = field(default_factory=dict)
+    written: list[dict[str, dict[str, int]]] = field(default_factory=list)
+
+
 def run_case(bench: Bench, shape: Shape, events: int, sessions: int) -> dict[str, Any]:
     """All contenders on one shape, each run verified; the stock agent on fewer events of its own."""
-    samples: dict[str, Sample] = {}
     fast = tuple(name for name in bench.contenders if name not in SLOW)
     slow = tuple(name for name in bench.contenders if name in SLOW)
-    runs, megabytes, weights = _run_group(bench, fast, shape, events, sessions, samples)
+    group = _run_group(bench, fast, shape, events, sessions)
+    runs, samples = group.runs, group.samples
     if slow:
-        fewer = max(sessions, events // SLOW_SHARE)
-        runs |= _run_group(bench, slow, shape, fewer, sessions, samples)[0]
+        fewer = _run_group(bench, slow, shape, max(sessions, events // SLOW_SHARE), sessions)
+        runs, samples = runs | fewer.runs, samples | fewer.samples
     reference = samples[REFERENCE] if REFERENCE in samples else next(iter(samples.values()))
     compared = {name: compare(name, found, reference) for name, found in samples.items()}
     return {
         "shape": str(shape),
         "events": events,
         "sessions": sessions,
-        "megabytes": megabytes,
-        "weights_records": weights,
+        "megabytes": group.megabytes,
+        "weights_records": group.weights,
+        # How often there was a checkpoint is not the same in every run: the one that wrote most.
+        "bytes": max(group.written, key=lambda of: of["state log"]["plain"], default=None),
         "records_compared": compared,
         **summary({name: runs[name] for name in bench.contenders}),
     }
 
 
 def _run_group(
-    bench: Bench,
-    names: tuple[str, ...],
-    shape: Shape,
-    events: int,
-    sessions: int,
-    samples: dict[str, Sample],
-) -> tuple[dict[str, list[dict[str, float]]], float, int]:
-    """Every run of these contenders over the same events: the runs, MB of events, Weights of each."""
+    bench: Bench, names: tuple[str, ...], shape: Shape, events: int, sessions: int
+) -> Group:
+    """Every run of these contenders over the same events."""
     # A name that was just deleted is not used again: the broker may yet take events for the old log.
     source = f"bench.logits.{shape.key}.{events}"
     loading = RunTopics.make(bench.state_dir, f"bench-load-{shape.key}", source)
     console.print(f"{shape}: writing {events:,} events of {sessions:,} sessions")
     megabytes = write_events(loading.settings, shape, events, sessions, seed=1)
     weights = weights_expected(shape, events, sessions, Every.of(loading.settings))
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    group = Group(megabytes, weights, {name: [] for name in names})
     for repeat in range(bench.repeats):
         # Each repeat begins with another contender, so that none always follows the same one.
         turn = repeat % len(names)
         for name in names[turn:] + names[:turn]:
             topics = RunTopics.make(bench.state_dir, f"bench-{name}-{shape.key}-{repeat}", source)
-            runs[name].append(measure(bench, name, topics, events, shape))
+            group.runs[name].append(measure(bench, name, topics, events, shape))
             topics.verify(name, events, weights)
             if repeat == 0:
-                samples[name] = sample(topics.settings)
+                group.samples[name] = sample(topics.settings)
+            if name == "routekeel":
+                group.written.append(bytes_written(topics.settings, bench.state_dir))
             topics.remove()
-            console.print(f"  {name:<10} {runs[name][-1]['events_per_s']:>10,.0f} events/s")
+            console.print(f"  {name:<10} {group.runs[name][-1]['events_per_s']:>10,.0f} events/s")
     loading.remove([source])
-    return runs, megabytes, weights
+    return group
 
 
 def summary(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:

@@ -17,11 +17,15 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+from rich.console import Console
 
+from routekeel.operators.arithmetic import exp32
 from routekeel.operators.compilation import CompiledUnit, array_out
 from routekeel.operators.kernels_math import max_of, softmax_into
 
-VALUES, PASSES, REPEATS = 2**11, 2_000, 9
+from .tables import exponential_sheet
+
+VALUES, PASSES, REPEATS = 2**11, 2_000, 8
 ONE = np.float32(1)
 
 
@@ -63,15 +67,15 @@ def _lanes(source_digest: int) -> Any:
     return run
 
 
-def measure() -> dict[str, Any]:
-    """Million rows a second of both, by number of experts; the two must agree."""
+def measure(passes: int = PASSES, repeats: int = REPEATS) -> dict[str, Any]:
+    """Million rows a second and the errors of both, by number of experts; the two must agree."""
     from numba import types
 
     f32 = types.float32
     lanes = CompiledUnit().entry(
         types.void(array_out(f32, 1), array_out(f32, 2), types.int64, types.int64), _lanes
     )
-    out: dict[str, Any] = {}
+    cases = []
     for experts in (8, 64, 128, 256):
         logits = np.random.default_rng(0).normal(scale=3, size=VALUES).astype(np.float32)
         buffer = np.concatenate([logits, np.zeros_like(logits)])
@@ -79,16 +83,32 @@ def measure() -> dict[str, Any]:
         sums = np.empty((rows, 2), np.float32)
         rates: dict[str, list[float]] = {"scalar": [], "lanes": []}
         found = {}
-        for _ in range(REPEATS):
+        for _ in range(1 + repeats):
             for name, function in (("scalar", scalar), ("lanes", lanes)):
                 started = time.perf_counter()
-                function(buffer, sums, experts, PASSES)
-                rates[name].append(PASSES * rows / (time.perf_counter() - started) / 1e6)
+                function(buffer, sums, experts, passes)
+                rates[name].append(passes * rows / (time.perf_counter() - started) / 1e6)
                 found[name] = buffer[VALUES:].copy()
         np.testing.assert_allclose(found["lanes"], found["scalar"], rtol=1e-5)
         median = {name: statistics.median(values[1:]) for name, values in rates.items()}
-        out[str(experts)] = {**median, "ratio": median["lanes"] / median["scalar"]}
-    return out
+        exact = _softmax(logits.reshape(rows, experts)).reshape(-1)
+        errors = {f"{n}_error": float(np.max(np.abs(w / exact - 1))) for n, w in found.items()}
+        ratio = median["lanes"] / median["scalar"]
+        cases.append({"experts": experts, **median, "ratio": ratio, **errors})
+    return {"cases": cases, "exp_ulp": _exp_ulp()}
+
+
+def _softmax(logits: Any) -> Any:
+    """In float64."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _exp_ulp() -> float:
+    """The largest error of e^x over a softmax's exponents, of `exp32`, whose bytes are the lanes'."""
+    x = np.linspace(-87, 0, 1_000_001, dtype=np.float32)[1:]  # at −87 it is 0
+    exact = np.exp(x.astype(np.float64))
+    return float(np.max(np.abs(exp32(x) - exact) / np.spacing(exact.astype(np.float32))))
 
 
 def main() -> None:
@@ -99,9 +119,7 @@ def main() -> None:
     if parser.parse_args().json:
         print(json.dumps(found))
         return
-    print("experts   scalar   lanes   (million rows/s)")
-    for experts, row in found.items():
-        print(f"{experts:>7}  {row['scalar']:7.2f} {row['lanes']:7.2f}   {row['ratio']:.1f}×")
+    Console().print(exponential_sheet(found).table())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
 
@@ -59,7 +58,7 @@ def _topic_of(folder: Path) -> str:
     return folder.name.rpartition("-")[0]
 
 
-def bytes_written(settings: Settings, state_dir: Path) -> dict[str, dict[str, Any]]:
+def bytes_written(settings: Settings, state_dir: Path) -> dict[str, dict[str, int]]:
     """{"plain", "stored"} of everything one run of this app reads and writes."""
     topics = settings.topics
     names = {

@@ -44,11 +44,11 @@ def sample(settings: Settings) -> Sample:
             buffer.seek(5)
             fields: dict[str, Any] = fastavro.schemaless_reader(buffer, schema, None)  # type: ignore[assignment]
             key = (kind, fields["source_partition"], fields["source_offset"])
-            found[key] = zlib.crc32(b"".join(_compared(fields, name) for name in names))
+            found[key] = zlib.crc32(b"".join(compared(fields, name) for name in names))
     return found
 
 
-def _compared(fields: Mapping[str, Any], name: str) -> bytes:
+def compared(fields: Mapping[str, Any], name: str) -> bytes:
     """A field's bytes; of the state its matrix.
 
     Before the matrix this app's snapshot has the session's requests, producers and offsets, which the

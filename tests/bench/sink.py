@@ -100,6 +100,16 @@ def sink(settings: Settings, store: bool = True) -> tuple[SinkResult, Observed]:
         observed.stop()
 
 
+def stored_bytes(settings: Settings) -> int:
+    """What the store has on its disk of all tables, compressed, right after the last insert."""
+    section = settings.clickhouse
+    client = connect(section, send_receive_timeout=60)
+    query = "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = {name:String}"
+    found = client.query(query, parameters={"name": section.database}).result_rows
+    client.close()
+    return int(found[0][0])
+
+
 @contextmanager
 def fresh(settings: Settings, name: str) -> Iterator[Settings]:
     """The same with a group and a database of its own, which is dropped at the end."""
@@ -125,6 +135,7 @@ def child() -> dict[str, float]:
         before = direct(its, actions)
     with fresh(settings, "sink") as its:
         result, observed = sink(its)
+        stored = stored_bytes(its)
     with fresh(settings, "after") as its:
         after = direct(its, actions)
     with fresh(settings, "alone") as its:
@@ -135,6 +146,7 @@ def child() -> dict[str, float]:
         "alone_rows_per_s": rows / (alone.last_s - alone.first_s),
         "rows": rows,
         "records": result.records,
+        "stored_bytes": stored,
         "batches": len(observed.actions),
         "megabytes": sum(len(action.payload.data) for action in observed.actions) / 1e6,
         "rows_per_s": rows / (observed.last_s - observed.first_s),
@@ -158,7 +170,8 @@ def run(bench: Bench, shape: Shape, events: int, sessions: int) -> dict[str, Any
     for repeat in range(bench.repeats):
         for way, runs in ways.items():
             with store_apart(bench.stack) if way == "apart" else nullcontext():
-                runs.append(_one(topics, f"{tag}-{way}-{repeat}", records))
+                one = _one(topics, f"{tag}-{way}-{repeat}", records)
+                runs.append({"events": events, **one})
             console.print(
                 f"  {way}: sink {runs[-1]['rows_per_s']:,.0f} rows/s, directly "
                 f"{runs[-1]['direct_rows_per_s']:,.0f}, alone {runs[-1]['alone_rows_per_s']:,.0f} "

@@ -1,36 +1,11 @@
-"""The report as tables, once as data: printed for people and written as Markdown from the same rows."""
+"""The report as tables: what each section of the benchmark found, in the order in which it is read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A title, the column heads (the first is text, the others numbers) and the rows."""
-
-    title: str
-    heads: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-
-    def table(self) -> Table:
-        """For a terminal."""
-        table = Table(title=self.title, title_justify="left", box=None)
-        for index, head in enumerate(self.heads):
-            table.add_column(head, justify="right" if index else "left")
-        for row in self.rows:
-            table.add_row(*row)
-        return table
-
-    def markdown(self) -> str:
-        """As a Markdown table under its title."""
-        rule = "|".join(["---"] + ["---:"] * (len(self.heads) - 1))
-        lines = [" | ".join(self.heads), rule, *(" | ".join(row) for row in self.rows)]
-        return f"### {self.title}\n\n" + "\n".join(f"| {line} |" for line in lines) + "\n"
+from .sheet import Sheet
 
 
 def _case(case: dict[str, Any]) -> Sheet:
@@ -54,6 +29,24 @@ def _case(case: dict[str, Any]) -> Sheet:
     )
     title = f"{case['shape']}: {case['events']:,} events ({case['megabytes']:,.0f} MB) of {case['sessions']:,} sessions"
     return Sheet(title, heads, rows)
+
+
+def _written(cases: list[dict[str, Any]]) -> Sheet:
+    """What this app writes beside its input, before compression; and what the broker stores of it all."""
+    rows = []
+    for case in cases:
+        plain = {what: of["plain"] for what, of in case["bytes"].items()}
+        shares = (plain[what] / plain["logits"] for what in ("state log", "weights", "telemetry"))
+        stored = (f"{of['stored'] / 1e6:,.1f}" for of in case["bytes"].values())
+        title = f"{case['shape']}, {case['events']:,} events of {case['sessions']:,} sessions"
+        rows.append(
+            (title, f"{plain['logits'] / 1e6:,.1f}", *(f"{share:.2f}×" for share in shares), " / ".join(stored))
+        )  # fmt: skip
+    heads = (
+        "routekeel, before compression", "logits, MB", "state log / logits", "weights / logits",
+        "telemetry / logits", f"stored by the broker (lz4), MB: {' / '.join(cases[0]['bytes'])}",
+    )  # fmt: skip
+    return Sheet("What the state log and the weights cost", heads, rows)
 
 
 def _sessions(report: dict[str, Any]) -> Sheet:
@@ -91,7 +84,7 @@ def _workers(report: dict[str, Any]) -> Sheet:
 
 
 def _sink(report: dict[str, Any]) -> Sheet:
-    ways = [report[way] for way in _CORES if way in report]
+    ways = [report[way] for way in CORES if way in report]
 
     def row(name: str, cell: Callable[[dict[str, Any]], str]) -> tuple[str, ...]:
         return (name, *(cell(way) for way in ways))
@@ -102,15 +95,16 @@ def _sink(report: dict[str, Any]) -> Sheet:
         row("share", lambda way: f"{way['share']:.0%} ({_range(way)})"),
         row("the sink alone: inserts answered at once", lambda way: f"{way['alone_rows_per_s']:,.0f}"),
         row("the sink's own CPU, µs a row", lambda way: f"{way['cpu_us_per_row']:.1f}"),
+        row("stored bytes an event", lambda way: f"{way['stored_bytes'] / way['events']:,.0f}"),
     ]  # fmt: skip
     first = ways[0]
     title = (
         f"Sink, {report['shape']}: {first['rows']:,.0f} rows, {first['megabytes']:,.0f} MB of Arrow"
     )
-    return Sheet(title, ("rows/s", *(_CORES[way] for way in _CORES if way in report)), rows)
+    return Sheet(title, ("rows/s", *(CORES[way] for way in CORES if way in report)), rows)
 
 
-_CORES = {
+CORES = {
     "shared": "store and sink on the same cores",
     "apart": "half of the cores for the store, half for sink and broker",
 }
@@ -153,6 +147,34 @@ def soak_sheet(result: dict[str, Any]) -> Sheet:
     return Sheet(title, ("memory store, no broker", ""), rows)
 
 
+def exponential_sheet(report: dict[str, Any]) -> Sheet:
+    """The kernel's softmax against a scalar one, and how exact both are."""
+    rows = [
+        (f"{c['experts']} experts", f"{c['scalar']:.2f}", f"{c['lanes']:.2f}", f"{c['ratio']:.1f}×",
+         f"{c['scalar_error']:.1e}", f"{c['lanes_error']:.1e}")
+        for c in report["cases"]
+    ]  # fmt: skip
+    heads = ("softmax of a row", "scalar, M rows/s", "lanes, M rows/s", "lanes / scalar",
+             "relative error, scalar", "relative error, lanes")  # fmt: skip
+    title = (
+        "The exponential: eight lanes of a polynomial against `math.exp` compiled by numba; errors are the "
+        f"largest of a weight against float64, that of e^x alone {report['exp_ulp']:.2f} ulp"
+    )
+    return Sheet(title, heads, rows)
+
+
+def _threads(cases: list[dict[str, Any]]) -> Sheet:
+    rows = [
+        (f"{c['shape']}, batches of {c['chunks']:,}, {c['what']}", f"{c['one_per_s']:,.0f}",
+         f"{c['two_per_s']:,.0f}", f"{c['gain']:.2f}× ({c['gain_range'][0]:.2f}–{c['gain_range'][1]:.2f})")
+        for c in cases
+    ]  # fmt: skip
+    heads = ("", "one thread, events/s", "two threads, events/s", "two threads / one thread")
+    return Sheet(
+        "What a second thread would give, for batches of two partitions in memory", heads, rows
+    )
+
+
 def _cpu(report: dict[str, Any]) -> Sheet:
     rows = [
         (row, f"{us:.2f}", f"{report['share'][row]:.1%}")
@@ -162,48 +184,56 @@ def _cpu(report: dict[str, Any]) -> Sheet:
     return Sheet(title, ("", "µs/event", "share"), rows)
 
 
-def _emit(report: dict[str, Any]) -> Sheet:
-    kinds = ("tight", "tight_accepted", "tight_dropped", "paced", "copy")
-    rows = [
-        (case["broker"],
-         *(" / ".join(f"{case[k][p]:.1f}" for p in ("p50_us", "p99_us", "p999_us")) for k in kinds))
-        for case in report["cases"]
-    ]  # fmt: skip
-    heads = ("broker", "tight loop", "accepted", "dropped", f"{report['rate']:,}/s", "plain copy")
-    return Sheet(f"emit_logits, {report['bytes']:,} bytes, µs: p50 / p99 / p99.9", heads, rows)
+def emit_sheet(report: dict[str, Any]) -> Sheet:
+    """What an emit costs by what became of it: the median of a loop that mostly drops is that of a drop."""
+    rows = []
+    for case in report["cases"]:
+        for kind, found in case["kinds"].items():
+            load = EMITTED[kind].format(rate=report["rate"])
+            whole = case["kinds"][kind.partition("_")[0]]["emits"]
+            over = case["over_healthy"].get(kind)
+            rows.append(
+                (f"{case['broker']}, {load}", f"{found['emits']:,}", f"{found['emits'] / whole:.1%}",
+                 *(f"{found[p]:.1f}" for p in ("p50_us", "p99_us", "p999_us")),
+                 "" if over is None else f"{over:.2f}×")
+            )  # fmt: skip
+    heads = (
+        "broker, and how often is emitted",
+        "emits",
+        "share",
+        "p50",
+        "p99",
+        "p99.9",
+        "p50, × healthy",
+    )
+    return Sheet(f"emit_logits, {report['bytes']:,} bytes, µs", heads, rows)
+
+
+EMITTED = {
+    "tight": "tight loop: all",
+    "tight_accepted": "tight loop: accepted",
+    "tight_dropped": "tight loop: dropped",
+    "paced": "{rate:,}/s: all",
+    "paced_accepted": "{rate:,}/s: accepted",
+    "paced_dropped": "{rate:,}/s: dropped",
+    "copy": "a plain copy of the bytes",
+}
 
 
 def sheets(report: dict[str, Any]) -> list[Sheet]:
     """Every table of the report, in reading order."""
-    found = [_case(case) for case in report["cases"]]
-    found += [_cpu(one) for one in report["cpu"]]
-    found += [_sessions(report["sessions"]), _workers(report["workers"])]
-    found += [_sink(report["sink"]), recovery_sheet(report["recovery"])]
-    found += [soak_sheet(report["soak"]), _emit(report["sdk_emit"])]
-    return found
-
-
-def worse(report: dict[str, Any]) -> list[str]:
-    """Every figure in which this app is behind a contender, as sentences."""
-    found = []
-    for case in report["cases"]:
-        for key, what, lower in (
-            ("events_per_s", "events/s", False),
-            ("cpu_us_per_event", "µs of CPU an event", True),
-            ("broker_cpu_us_per_event", "µs of the broker's CPU an event", True),
-            ("rss_mb", "MB of peak memory", True),
-        ):
-            own = case[key].get("routekeel")
-            for name, value in case[key].items():
-                if own is not None and (value < own if lower else value > own):
-                    found.append(
-                        f"{case['shape']}: {name} has {value:,.1f} {what}, routekeel {own:,.1f}."
-                    )
-    for way in _CORES:
-        stored = report["sink"].get(way)
-        if stored and stored["rows_per_s"] < stored["direct_rows_per_s"]:
-            found.append(
-                f"The sink, {_CORES[way]}: inserted directly the store takes "
-                f"{stored['direct_rows_per_s']:,.0f} rows/s, from the sink {stored['rows_per_s']:,.0f}."
-            )
-    return found
+    cases = report["cases"]
+    written = [case for case in cases if case["bytes"]]
+    return [
+        *(_case(case) for case in cases),
+        *([_written(written)] if written else []),
+        *(_cpu(one) for one in report["cpu"]),
+        exponential_sheet(report["exponential"]),
+        _threads(report["threads"]),
+        _sessions(report["sessions"]),
+        _workers(report["workers"]),
+        *(_sink(one) for one in report["sink"]),
+        recovery_sheet(report["recovery"]),
+        soak_sheet(report["soak"]),
+        emit_sheet(report["sdk_emit"]),
+    ]

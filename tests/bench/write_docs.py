@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .tables import sheets, worse
+from .tables import sheets
+from .worse import worse
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "BENCHMARKS.md"
 
@@ -13,8 +14,8 @@ HEAD = """# Benchmarks
 
 Written by `make benchmark`; do not edit. Numbers are medians of {repeats} interleaved runs with the range \
 beside them, measured on {date} on one machine: {processor}, {cores} cores, {memory_gib} GiB, {system}, \
-Python {python}, load {load_before} before the start. The broker (Kafka, one node, default settings of \
-`routekeel up`) shares the cores with whoever is measured.
+Python {python}, load {load_before} before the start, at commit {commit}. The broker (Kafka, one node, \
+default settings of `routekeel up`) shares the cores with whoever is measured.
 
     make benchmark            # everything here, and .routekeel/benchmark.json
     make benchmark QUICK=1    # a try of everything with few events; writes no document
@@ -26,11 +27,13 @@ Packages: {packages}.
 
 Every contender runs alone in one process against the same broker, reads the same Avro events from the \
 same topic of {partitions} partitions, keeps a state per session, runs the same compiled kernel and writes \
-the same Telemetry and Weights records (Weights for every {every} tokens of a request, and for a session's \
+the same Telemetry and Weights records (Weights for every {every} tokens of a request and for a session's \
+first chunk, the session's exact state in them for every {state_every} tokens and at that \
 first chunk). Measured is from the first event in hand to the last durable output: starting, compiling, \
 joining a group and stopping count for nobody. After every run the output topics must hold exactly one \
-Telemetry record per event and the right number of Weights, or the benchmark stops; the kernel's numbers \
-in a sample of the first run's records must be the same bytes for all.
+Telemetry record per event and the right number of Weights, or the benchmark stops; in all records \
+of ten sessions in each contender's first run the kernel's numbers must be the same bytes for all, and the state \
+there or missing alike.
 
 {configured}
 quix, bytewax and faust hand over one event at a time. For them the kernel is called directly with \
@@ -40,6 +43,12 @@ The sink is measured from the first record in hand to the last answer, between t
 of the same batches by as many threads, each into a database of its own. On shared cores the store alone \
 uses all of them, so the sink's own CPU comes out of the store's share whatever the sink does; with the \
 store on cores of its own it is seen whether the sink keeps it busy.
+
+What the state log and the weights cost is read back from the broker after every run of routekeel: keys, \
+values and headers before compression, of all topics alike. Shown is the run with the largest state log.
+
+A worker applies all its partitions in one thread. What a second one would give is measured by itself, \
+with batches of two partitions in memory.
 
 """
 
@@ -83,11 +92,13 @@ def write(report: dict[str, Any], path: Path = DOCS) -> None:
     rows = "\n".join(f"| {' | '.join(row)} |" for row in CONFIGURED).format(**facts)
     parts = [HEAD.format(packages=packages, configured=rows + "\n", **facts), "## Results\n"]
     for name, found in report["again"].items():
-        parts.append(f"Measured again by itself (`--only {name}`): {found['date']}.\n")
+        parts.append(
+            f"Measured again by itself (`--only {name}`): {found['date']}, commit {found['commit']}.\n"
+        )
     parts += [sheet.markdown() for sheet in sheets(report)]
     behind = worse(report)
     parts.append("## What is worse here\n")
-    parts += [f"- {sentence}" for sentence in behind] or ["Nothing in the tables of contenders."]
+    parts += [f"- {sentence}" for sentence in behind] or ["Nothing in the tables."]
     parts.append(
         "\nBeyond the numbers: the loop and the peers check none of what routekeel checks (repeats, gaps, bad "
         "records, schema ids), so that part of its cost buys what they do not have; it needs its topics to share "

@@ -15,7 +15,7 @@ from routekeel.schemas.logits import pack, unpack
 from routekeel.streams.settings import Settings
 from routekeel.streams.topology.cadence import NOTHING, ROUTE_AND_STATE
 from routekeel.streams.topology.from_settings import topology_config
-from tests.bench import cadence, cpu
+from tests.bench import cadence, cpu, samples
 from tests.bench.cadence import Every
 from tests.bench.load import Conversations, Shape, weights_expected
 from tests.bench.records import dense
@@ -102,3 +102,17 @@ def test_stacks_are_sorted_into_rows() -> None:
     assert cpu.classify(["<module> (somewhere.py:1)"]) is None
     for module in (cpu, cadence):
         assert doctest.testmod(module).failed == 0
+
+
+def test_the_state_is_compared_by_its_matrix_and_by_whether_it_is_there() -> None:
+    matrix = initial_rows(2, 4).tobytes()
+    fields = {"layers": [0, 1], "experts": 4}
+
+    def found(state: bytes) -> bytes:
+        return samples.compared({**fields, "state": state}, "state")
+
+    # This app's snapshot has a head before the matrix, the peers' has none.
+    assert found(b"requests and producers" + matrix) == found(matrix) != found(b"")
+    assert found(matrix[:-1] + b"\x01") != found(matrix)
+    with pytest.raises(SystemExit, match=r"2 records compared .* 1 differ"):
+        samples.compare("quix", {("w", 0, 0): 1, ("w", 0, 1): 2}, {("w", 0, 0): 1, ("w", 0, 1): 3})
