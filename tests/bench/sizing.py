@@ -1,8 +1,9 @@
 """`python -m tests.bench.sizing`: what ten million routing decisions a second need, from the measured figures.
 
-Reads .routekeel/benchmark.json and writes the tables of docs/SCALING.md between its marks. Nothing is
-extrapolated but by proportion: cores by CPU per event, bytes by record size, rows by the rate of a sink
-with cores of its own.
+Reads .routekeel/benchmark.json and writes the table of docs/SCALING.md between its marks. Everything is by
+proportion from what the benchmark measured for the same shape: cores by CPU per event, bytes by what a run
+left on the broker and in the store, rows by the rate of a sink with cores of its own. What is assumed and
+not measured are the constants below; the document names them.
 """
 
 from __future__ import annotations
@@ -10,121 +11,144 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from routekeel.streams.driver import TopologyDriver
-from routekeel.streams.topology.config import TopologyConfig
-
 from .load import Shape
-from .tables import Sheet
+from .sheet import Sheet
 
 DOCS = Path("docs/SCALING.md")
 BEGIN, END = "<!-- sizing: begin -->\n", "<!-- sizing: end -->\n"
+SHAPES = (Shape(8, 4, 8), Shape(1, 48, 128))
 DECISIONS_PER_S = 10_000_000
-LOADED = 0.6  # of what a core does flat out: the rest catches up after a restart
+LOADED = 0.6  # of what a core or a disk does flat out: the rest catches up after a restart
+# Assumed: nothing here was measured on more than one machine, or over a network.
+REPLICAS = 3
+BROKER_CORES, STORE_CORES = 8, 16
+BROKER_MB_PER_S = (
+    500  # written by one broker, of its own and of others' partitions: disk or network
+)
 PARTITION_MB_PER_S = 10.0
-ROW_BYTES = 126  # of telemetry in ClickHouse, compressed (measured at 10 million rows)
-BROKER_CORES, STORE_CORES, REPLICAS = 8, 16, 3
 
 
 @dataclass(frozen=True)
 class Need:
-    """What one shape needs at DECISIONS_PER_S."""
+    """What one shape needs at DECISIONS_PER_S; bytes before compression, but for what the brokers write."""
 
     shape: str
     events_per_s: float
     input_mb_per_s: float
     output_mb_per_s: float
+    written_mb_per_s: float
     worker_cores: int
     partitions: int
     broker_cores: int
     rows_per_s: float
     sinks: int
-    stored_gb_per_day: float
+    shards: int
+    stored_tb_per_day: float
+
+    @property
+    def brokers_by_cpu(self) -> float:
+        """Brokers that have the cores."""
+        return self.broker_cores / BROKER_CORES
+
+    @property
+    def brokers_by_bytes(self) -> float:
+        """Brokers that can write the bytes."""
+        return REPLICAS * self.written_mb_per_s / BROKER_MB_PER_S / LOADED
+
+    @property
+    def brokers(self) -> str:
+        """As many as both ask for, and which of them decides."""
+        by_cpu, by_bytes = self.brokers_by_cpu, self.brokers_by_bytes
+        return f"{math.ceil(max(by_cpu, by_bytes)):,} ({'CPU' if by_cpu > by_bytes else 'bytes'})"
 
 
-def record_bytes(shape: Shape) -> tuple[float, float]:
-    """Bytes of an input record and of what it leads to, Weights by the default cadence."""
-    from tests.stream.chunks import chunk_fields
-
-    driver = TopologyDriver(TopologyConfig(), compiled=True)
-    count = 64
-    for index in range(count):
-        driver.append(
-            chunk_fields("session", index * shape.tokens, shape.tokens, layers=list(range(shape.layers)),
-                         experts=shape.experts, sequence=index)
-        )  # fmt: skip
-    driver.run()
-    sent = sum(len(output.telemetry) + len(output.weights or b"") for output in driver.sent)
-    return sum(len(record.value or b"") for record in driver.log) / count, sent / count
-
-
-def need_of(case: dict[str, Any], shape: Shape, rows_per_s: float) -> Need:
-    """Scale one measured case."""
+def need_of(case: dict[str, Any], stored: dict[str, Any], shape: Shape, store_cores: int) -> Need:
+    """Scale what was measured of one shape: its case, and the sink and a store of so many cores."""
     events = DECISIONS_PER_S / (shape.tokens * shape.layers)
-    read, written = record_bytes(shape)
+
+    def mb_per_s(kind: str, *topics: str) -> float:
+        return events * sum(case["bytes"][topic][kind] for topic in topics) / case["events"] / 1e6
+
+    read = mb_per_s("plain", "logits")
     cores = events * case["cpu_us_per_event"]["routekeel"] / 1e6 / LOADED
     workers = events / case["events_per_s"]["routekeel"] / LOADED
-    partitions = max(2 * math.ceil(workers), math.ceil(events * read / 1e6 / PARTITION_MB_PER_S))
-    rows = events * shape.layers
+    broker_s = events * case["broker_cpu_us_per_event"]["routekeel"] / 1e6
+    rows = events * stored["rows"] / stored["events"]
+    shard_rows_per_s = stored["direct_rows_per_s"] * STORE_CORES / store_cores
     return Need(
         shape=str(shape),
         events_per_s=events,
-        input_mb_per_s=events * read / 1e6,
-        output_mb_per_s=events * written / 1e6,
+        input_mb_per_s=read,
+        output_mb_per_s=mb_per_s("plain", "telemetry", "weights"),
+        written_mb_per_s=mb_per_s("stored", *case["bytes"]),
         worker_cores=math.ceil(max(cores, workers)),
-        partitions=partitions,
-        broker_cores=math.ceil(
-            REPLICAS * events * case["broker_cpu_us_per_event"]["routekeel"] / 1e6 / LOADED
-        ),
+        partitions=max(2 * math.ceil(workers), math.ceil(read / PARTITION_MB_PER_S)),
+        broker_cores=math.ceil(REPLICAS * broker_s / LOADED),
         rows_per_s=rows,
-        sinks=math.ceil(rows / rows_per_s / LOADED),
-        stored_gb_per_day=rows * 86_400 * ROW_BYTES / 1e9,
+        sinks=math.ceil(rows / stored["alone_rows_per_s"] / LOADED),
+        shards=math.ceil(rows / shard_rows_per_s / LOADED),
+        stored_tb_per_day=events * 86_400 * stored["stored_bytes"] / stored["events"] / 1e12,
     )
 
 
-def sheet(needs: list[Need], direct_rows_per_s: float) -> Sheet:
+def sheet(needs: list[Need], measured_cores: int) -> Sheet:
     """The table."""
 
-    def row(what: str, values: list[str]) -> tuple[str, ...]:
-        return (what, *values)
-
-    rows = [
-        row("events/s", [f"{n.events_per_s:,.0f}" for n in needs]),
-        row("logits in, MB/s", [f"{n.input_mb_per_s:,.0f}" for n in needs]),
-        row("telemetry and weights out, MB/s before compression", [f"{n.output_mb_per_s:,.0f}" for n in needs]),
-        row("worker cores", [f"{n.worker_cores:,}" for n in needs]),
-        row("partitions", [f"{n.partitions:,}" for n in needs]),
-        row(f"broker cores, {REPLICAS} replicas", [f"{n.broker_cores:,}" for n in needs]),
-        row(f"brokers of {BROKER_CORES} cores", [f"{math.ceil(n.broker_cores / BROKER_CORES):,}" for n in needs]),
-        row("telemetry rows/s", [f"{n.rows_per_s:,.0f}" for n in needs]),
-        row("sink processes", [f"{n.sinks:,}" for n in needs]),
-        row("ClickHouse shards (what 2 cores take, scaled to 16)",
-            [f"{math.ceil(n.rows_per_s / (direct_rows_per_s * STORE_CORES / 2) / LOADED):,}" for n in needs]),
-        row("telemetry stored, TB/day", [f"{n.stored_gb_per_day / 1000:,.1f}" for n in needs]),
-    ]  # fmt: skip
+    cells: dict[str, Callable[[Need], str]] = {
+        "events/s": lambda n: f"{n.events_per_s:,.0f}",
+        "logits in, MB/s before compression": lambda n: f"{n.input_mb_per_s:,.0f}",
+        "telemetry and weights out, MB/s before compression": lambda n: f"{n.output_mb_per_s:,.0f}",
+        "all topics as one replica stores them (lz4), MB/s": lambda n: f"{n.written_mb_per_s:,.0f}",
+        "worker cores": lambda n: f"{n.worker_cores:,}",
+        "partitions": lambda n: f"{n.partitions:,}",
+        f"broker cores, {REPLICAS} replicas": lambda n: f"{n.broker_cores:,}",
+        f"brokers by CPU, {BROKER_CORES} cores each": lambda n: f"{n.brokers_by_cpu:,.1f}",
+        f"brokers by bytes, {REPLICAS} replicas, {BROKER_MB_PER_S} MB/s each": (
+            lambda n: f"{n.brokers_by_bytes:,.1f}"
+        ),
+        "brokers, and what decides": lambda n: n.brokers,
+        "rows/s into ClickHouse": lambda n: f"{n.rows_per_s:,.0f}",
+        "sink processes": lambda n: f"{n.sinks:,}",
+        f"ClickHouse shards of {STORE_CORES} cores, by what {measured_cores} take": (
+            lambda n: f"{n.shards:,}"
+        ),
+        "stored in ClickHouse, TB/day": lambda n: f"{n.stored_tb_per_day:,.1f}",
+    }
+    rows = [(what, *(cell(n) for n in needs)) for what, cell in cells.items()]
     return Sheet("Ten million routing decisions a second", ("", *(n.shape for n in needs)), rows)
 
 
-def main() -> None:
-    """Read the report, print the table, put it into the document."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.sizing", description=__doc__)
-    parser.add_argument("--report", type=Path, default=Path(".routekeel/benchmark.json"))
-    arguments = parser.parse_args()
-    report = json.loads(arguments.report.read_text(encoding="utf-8"))
-    shapes = (Shape(8, 4, 8), Shape(1, 48, 128))
+def sheet_of(report: dict[str, Any]) -> Sheet:
+    """The table of a report."""
     cases = {case["shape"]: case for case in report["cases"]}
-    needs = [
-        need_of(cases[str(s)], s, report["sink"]["shared"]["alone_rows_per_s"]) for s in shapes
-    ]
-    table = sheet(needs, report["sink"]["shared"]["direct_rows_per_s"]).markdown()
-    print(table)
-    text = DOCS.read_text(encoding="utf-8")
+    sinks = {one["shape"]: one["shared"] for one in report["sink"]}
+    cores = report["machine"]["cores"]
+    needs = [need_of(cases[str(s)], sinks[str(s)], s, cores) for s in SHAPES]
+    return sheet(needs, cores)
+
+
+def write(table: Sheet, path: Path = DOCS) -> None:
+    """Put the table between the document's marks."""
+    text = path.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    DOCS.write_text(before + BEGIN + table + END + after, encoding="utf-8")
+    path.write_text(before + BEGIN + table.markdown() + END + after, encoding="utf-8")
+
+
+def main() -> None:
+    """Read the report, print the table, put it into the document; that of a --quick report is only printed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.sizing", description=__doc__)
+    parser.add_argument("--report", type=Path, default=Path(".routekeel/benchmark.json"))
+    report = json.loads(parser.parse_args().report.read_text(encoding="utf-8"))
+    table = sheet_of(report)
+    print(table.markdown())
+    if not report["quick"]:
+        write(table)
 
 
 if __name__ == "__main__":
