@@ -1,19 +1,22 @@
 """`python -m tests.chaos`: runs seeds against a stack of its own and writes docs/RELIABILITY.md.
 
-Exit code 1 when a seed failed; it has then printed its schedule and how to run it again.
+Exit code 1 when a seed failed; it has then printed its schedule and how to run it again. Ended by Ctrl-C
+or SIGTERM it takes down what it started and unmounts its disks, and leaves the logs.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.chaos.bench import Bench, chaos_bench
 from tests.chaos.record import append, read
-from tests.chaos.run import Bench, Outcome, chaos_bench, run_seed
+from tests.chaos.run import Outcome, run_seed
 from tests.chaos.schedule import Pace, Schedule, draw
 from tests.chaos.table import DOCUMENT, render
 
@@ -80,6 +83,20 @@ def write(options: argparse.Namespace, impossible: dict[str, str]) -> None:
     DOCUMENT.write_text(page, encoding="utf-8")
 
 
+def end_orderly() -> None:
+    """Take SIGTERM as Ctrl-C: a job in the background ignores that one. Nothing cuts the ending short."""
+    ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def end(number: int, _: object) -> None:
+        for other in ends:
+            signal.signal(other, signal.SIG_IGN)
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    for number in ends:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
+
+
 def main() -> int:
     """Run what is asked for."""
     options = arguments()
@@ -94,8 +111,29 @@ def main() -> int:
         return 0
     if options.fresh:
         options.results.unlink(missing_ok=True)
-    failed: list[int] = []
+    end_orderly()
     folder = Path(tempfile.mkdtemp(prefix="routekeel-chaos-"))
+    try:
+        failed = run(options, pace, seeds, dropped, folder)
+    except KeyboardInterrupt as signalled:
+        print(f"ended by {signalled}; the processes' logs are under {folder}", flush=True)
+        return 130
+    if failed:
+        print(f"failed: {failed}; the processes' logs are under {folder}")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 1 if failed else 0
+
+
+def run(
+    options: argparse.Namespace,
+    pace: Pace,
+    seeds: range,
+    dropped: Sequence[int],
+    folder: Path,
+) -> list[int]:
+    """Run the seeds, one after another; those that failed."""
+    failed: list[int] = []
     with chaos_bench(folder) as bench:
         for kind, why in bench.impossible.items():
             print(f"left out: {kind} ({why})")
@@ -113,11 +151,7 @@ def main() -> int:
                 shutil.rmtree(folder / f"chaos-{seed}-0", ignore_errors=True)
             if options.write:
                 write(options, bench.impossible)
-    if failed:
-        print(f"failed: {failed}; the processes' logs are under {folder}")
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
-    return 1 if failed else 0
+    return failed
 
 
 if __name__ == "__main__":

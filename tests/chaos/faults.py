@@ -5,54 +5,57 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from confluent_kafka import Consumer
 
-from tests.chaos.disk import SmallDisk
-from tests.chaos.rig import Rig
+from tests.chaos.bench import BROKER_DISK
+from tests.chaos.disk import SmallDisk, keep_maps
+from tests.chaos.rig import Over, Rig
 from tests.chaos.schedule import Fault, Schedule
 
 STORM_WORKERS = 3
 STORM_SINKS = 6
-FAULT_S = 400.0
+FAULT_S = 600.0
+CLOSE_S = 120.0
 POLL_S = 0.05
 
 
 class Conductor:
     """Starts each fault when `sent()` chunks have been sent. Errors of faults are raised at the end."""
 
-    def __init__(
-        self,
-        rig: Rig,
-        schedule: Schedule,
-        state_disk: SmallDisk | None,
-        store_disk: SmallDisk | None,
-    ) -> None:
+    def __init__(self, rig: Rig, schedule: Schedule, disks: Mapping[str, SmallDisk]) -> None:
         self._rig = rig
         self._schedule = schedule
-        self._disks = {"full disk: state": state_disk, "full disk: store": store_disk}
+        self._disks = disks
         self._numbers = itertools.count()
+        self._threads: list[threading.Thread] = []
         self._errors: list[BaseException] = []
 
     def run(self, sent: Callable[[], int], done: Callable[[], bool]) -> None:
         """Conduct all faults, and wait until the last one is over."""
-        threads = []
         for fault in self._schedule.faults:
             while sent() < fault.at_chunk and not done():
                 time.sleep(POLL_S)  # a thread of this process counts; there is no event to await
             thread = threading.Thread(target=self._guarded, args=(fault,), name=fault.kind)
+            self._threads.append(thread)
             thread.start()
-            threads.append(thread)
-        for thread in threads:
+        for thread in self._threads:
             thread.join(FAULT_S)
             assert not thread.is_alive(), f"the fault '{thread.name}' did not come to its end"
         if self._errors:
             raise self._errors[0]
 
+    def close(self) -> None:
+        """Wait until no fault does anything any more, once the rig is closed."""
+        for thread in self._threads:
+            thread.join(CLOSE_S)
+
     def _guarded(self, fault: Fault) -> None:
         try:
             self._perform(fault)
+        except Over:
+            pass
         except BaseException as error:
             self._errors.append(error)
 
@@ -61,7 +64,7 @@ class Conductor:
         match fault.kind:
             case "kill worker" | "kill sink":
                 rig.kill(fault.target)
-            case "kill broker" | "kill store" | "kill registry" | "store away":
+            case "kill broker" | "kill store" | "kill registry" | "store away" | "broker away":
                 rig.kill_service(fault.target, fault.seconds)
             case "pause 30 s" | "pause past session":
                 rig.pause(fault.target, fault.seconds)
@@ -71,19 +74,23 @@ class Conductor:
                     rig.pass_through(name, fault.seconds / STORM_WORKERS)
             case "sink storm":
                 self._sink_storm(fault.seconds / STORM_SINKS)
-            case "full disk: state" | "full disk: store":
+            case "full disk: state" | "full disk: store" | "full disk: broker":
                 self._fill(fault)
             case _:
                 raise ValueError(f"no such kind of fault: {fault.kind}")
 
     def _fill(self, fault: Fault) -> None:
         disk = self._disks[fault.kind]
-        assert disk is not None, f"{fault.kind} needs a disk; the draw should have left it out"
+        if fault.kind == BROKER_DISK:
+            keep_maps(disk.folder)
         disk.fill()
         self._rig.say(f"{fault.kind} for {fault.seconds:.0f} s")
-        time.sleep(fault.seconds)  # nothing tells that a disk has been full for long enough
+        self._rig.wait(fault.seconds)
         disk.free()
         self._rig.say(f"{fault.kind}: room again")
+        if fault.kind == BROKER_DISK:
+            # Kafka ends where its log folder fails; starting it again is its supervisor's job.
+            self._rig.revive("kafka")
 
     def _sink_storm(self, each_s: float) -> None:
         """Members of the sinks' group that take partitions over, do nothing and leave, one by one."""
@@ -104,5 +111,7 @@ class Conductor:
             self._rig.say(f"member {number} joins the sinks")
             deadline = time.monotonic() + each_s
             while time.monotonic() < deadline:
+                if self._rig.is_over:
+                    break
                 consumer.consume(100, timeout=0.2)
             consumer.close()

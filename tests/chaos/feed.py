@@ -1,4 +1,8 @@
-"""The input of a chaos run: valid chunks, poison in every hundredth, clocks that step, repeats.
+"""The input of a chaos run: valid chunks, poison in every hundredth, repeats, event times that step.
+
+What steps is the producers' own time of a chunk (`event_time_us`), for that one chunk: an hour or five
+seconds back, five seconds or 400 days ahead. The machine's clock, from which the broker and everything
+else take theirs, runs on.
 
 Everything comes from the seed, so that a run can be had again; what the log holds in the end is read
 back from the log, never remembered.
@@ -23,7 +27,10 @@ TOKENS, LAYERS, EXPERTS = 4, 3, 8
 VARIETY = 512
 POISON_EVERY = 100
 REPEAT_SHARE = 0.01
-CLOCK_STEP_SHARE = 0.002
+TIME_STEP_SHARE = 0.002
+FLUSH_S = 240.0
+QUEUED_MAX = 2_000
+BEHIND_S = 5.0
 STEPS_US = (-3_600_000_000, -5_000_000, 5_000_000, 86_400_000_000 * 400)
 
 
@@ -41,7 +48,7 @@ class Feed:
         self._entropy = [a.tobytes() for a in values.uniform(0, 5, (VARIETY, TOKENS)).astype("<f4")]
         self._sessions = [self._new_session(n) for n in range(sessions)]
         self._chunks, self._rate = chunks, rate
-        self.sent = self.poisoned = self.clock_steps = 0
+        self.sent = self.poisoned = self.time_steps = 0
         self.error: BaseException | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._guarded, name="feed", daemon=True)
@@ -87,6 +94,9 @@ class Feed:
             "enable.idempotence": True,
             "partitioner": "murmur2_random",
             "log_level": 0,
+            # What is sent while the broker is away fills the queue, and then the feed waits as well:
+            # faults that come after so many chunks would else all come while nobody can be hit.
+            "queue.buffering.max.messages": QUEUED_MAX,
         }
         producer = Producer(settings.kafka.client_config() | own)
         epoch, started = time.time_ns() // 1000, time.monotonic()
@@ -100,22 +110,30 @@ class Feed:
                 self.poisoned += 1
             copies = 2 if rng.random() < REPEAT_SHARE else 1
             for _ in range(copies):
-                _produce(producer, settings.topics.logits, session["session_id"].encode(), value)
+                self._produce(
+                    producer, settings.topics.logits, session["session_id"].encode(), value
+                )
             self.sent = index + 1
             if index % 200 == 199:
                 producer.poll(0)
                 ahead = self.sent / self._rate - (time.monotonic() - started)
                 if ahead > 0:
                     self._stop.wait(ahead)
-        assert producer.flush(120) == 0, "the broker did not take everything"
+                elif (
+                    ahead < -BEHIND_S
+                ):  # is not made up for: the faults after it would come at once
+                    started -= ahead
+        deadline = time.monotonic() + FLUSH_S
+        while producer.flush(1) and not self._stop.is_set():
+            assert time.monotonic() < deadline, "the broker did not take everything"
 
     def _chunk(self, session: dict[str, Any], epoch: int) -> dict[str, Any]:
         rng = self._rng
         variant = rng.randrange(VARIETY)
         if rng.random() < 0.01:
             session["request"], session["position"] = session["request"] + 1, 0
-        step_us = rng.choice(STEPS_US) if rng.random() < CLOCK_STEP_SHARE else 0
-        self.clock_steps += step_us != 0
+        step_us = rng.choice(STEPS_US) if rng.random() < TIME_STEP_SHARE else 0
+        self.time_steps += step_us != 0
         fields = {
             "session_id": session["session_id"], "request_id": f"request-{session['request']}",
             "model": "chaos", "model_revision": "0", "backend": "synthetic", "worker_id": "feed",
@@ -139,11 +157,10 @@ class Feed:
             return self._rng.randbytes(60)
         return value[:-8] + self._rng.randbytes(8)
 
-
-def _produce(producer: Producer, topic: str, key: bytes, value: bytes) -> None:
-    while True:
-        try:
-            producer.produce(topic, value, key)
-            return
-        except BufferError:
-            producer.poll(0.1)
+    def _produce(self, producer: Producer, topic: str, key: bytes, value: bytes) -> None:
+        while not self._stop.is_set():
+            try:
+                producer.produce(topic, value, key)
+                return
+            except BufferError:
+                producer.poll(0.1)

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from tests.chaos.policy import Policy
 from tests.chaos.run import Outcome
 from tests.chaos.schedule import Fault, Pace, Schedule
 from tests.chaos.verdict import Verdict
@@ -26,6 +27,7 @@ def read(path: Path) -> list[Outcome]:
         schedule = fields["schedule"]
         schedule |= {
             "pace": Pace(*schedule["pace"]),
+            "policy": Policy(*schedule["policy"]),
             "faults": tuple(Fault(*fault) for fault in schedule["faults"]),
         }
         verdict = fields["verdict"]

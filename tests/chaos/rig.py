@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,21 @@ from routekeel.infra.local.stack import LocalStack, StackError
 from routekeel.streams.settings import Settings
 from tests.stack.system import System, end_of, wait_until
 
-WORKER = {
-    "worker.checkpoint_interval_s": 0.5,
-    "worker.checkpoint_share_max": 1e3,
-    "worker.batch_records_max": 500,
-}
 IDLE_S = "3"
 DRAIN_S = 300.0
 END_S = 60.0
 RESTART_DELAY_S = 2.0
 READY_S = 240.0
-UP_TRIES = 4
+UP_S = 240.0
+UP_AGAIN_S = 2.0
+SELF_END_S = 10.0
 JOIN_S = 30.0
+NEEDS = {"registry": {"kafka"}}
+"""The stack brings up what a service needs, too: a broker that is away must not come back by that."""
+
+
+class Over(Exception):
+    """The run is being ended: what was to be done next is not done."""
 
 
 class Rig:
@@ -51,6 +55,7 @@ class Rig:
         self._started_at = time.monotonic()
         self._lock = threading.RLock()
         self._over = threading.Event()
+        self._away: set[str] = set()
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self.members: dict[str, subprocess.Popen[bytes]] = {}
         for command, count in (("worker", workers), ("sink", sinks)):
@@ -63,13 +68,25 @@ class Rig:
         with self._lock:
             self.log.append(f"{time.monotonic() - self._started_at:6.1f} s  {what}")
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the run is being ended."""
+        return self._over.is_set()
+
+    def wait(self, seconds: float) -> None:
+        """Let so much time pass. Raises Over."""
+        if self._over.wait(seconds):
+            raise Over
+
     def start(self, name: str) -> None:
-        """Start a member; its name says what it is. Each worker has a state folder of its own."""
+        """Start a member; its name says what it is. Each worker has a state folder of its own. Raises Over."""
         command = name.split("-")[0]
         flags: dict[str, Any] = {}
         if command == "worker":
-            flags = WORKER | {"worker.store_dir": str(self._state_folder / name)}
+            flags = {"worker.store_dir": str(self._state_folder / name)}
         with self._lock:
+            if self._over.is_set():
+                raise Over
             self.members[name] = self.system.start(command, **flags)
 
     def ready(self, name: str) -> bool:
@@ -96,7 +113,7 @@ class Rig:
             process = self.members[name]
             process.send_signal(signal.SIGSTOP)
         self.say(f"stop {name} for {seconds:.0f} s")
-        self._over.wait(seconds)
+        self.wait(seconds)
         process.send_signal(signal.SIGCONT)
         self.say(f"{name} goes on")
 
@@ -105,9 +122,9 @@ class Rig:
         self.start(name)
         deadline = time.monotonic() + JOIN_S
         while not self.ready(name) and time.monotonic() < deadline:
-            self._over.wait(0.1)
+            self.wait(0.1)
         self.say(f"{name} joins" if self.ready(name) else f"{name} had no time to join")
-        self._over.wait(seconds)
+        self.wait(seconds)
         with self._lock:
             process = self.members.pop(name)
             process.send_signal(signal.SIGTERM)
@@ -125,31 +142,53 @@ class Rig:
             for name, process in ended.items():
                 self.say(f"{name} had ended with {process.returncode}")
                 self._over.wait(RESTART_DELAY_S)
-                with self._lock:
-                    if self.members.get(name) is process and not self._over.is_set():
-                        self.restarts += 1
+                with self._lock, suppress(Over):
+                    if self.members.get(name) is process:
                         self.start(name)
+                        self.restarts += 1
 
     def kill_service(self, name: str, away_s: float = 0.0) -> None:
         """kill -9 of the broker, the registry or the store, and up again after `away_s`."""
-        (service,) = [s for s in self.stack.status() if s.name == name]
-        if service.pid is None:
+        pid = self._pid(name)
+        if pid is None:
             self.say(f"{name} is down already")
             return
         self.say(f"kill -9 {name}, away for {away_s:.0f} s")
-        process = psutil.Process(service.pid)
-        process.kill()
-        process.wait(10)
-        self._over.wait(away_s)
-        for remaining in reversed(range(UP_TRIES)):
+        self._away.add(name)
+        with suppress(psutil.NoSuchProcess):  # a full disk may have ended it just now
+            process = psutil.Process(pid)
+            process.kill()
+            process.wait(10)
+        self.wait(away_s)
+        self._away.discard(name)
+        self._bring_up(name)
+
+    def revive(self, name: str) -> None:
+        """Start a service again that has ended by itself, or is about to; one that lives on is left alone."""
+        deadline = time.monotonic() + SELF_END_S
+        while (pid := self._pid(name)) is not None and time.monotonic() < deadline:
+            self.wait(0.5)
+        self.say(f"{name} is down" if pid is None else f"{name} lives on")
+        self._bring_up(name)
+
+    def _pid(self, name: str) -> int | None:
+        (service,) = [s for s in self.stack.status() if s.name == name]
+        return service.pid
+
+    def _bring_up(self, name: str) -> None:
+        while self._away & ({name} | NEEDS.get(name, set())):
+            self.wait(0.2)
+        deadline = time.monotonic() + UP_S
+        while True:
             try:
                 self.stack.up([name])
                 break
             except StackError as error:
                 # Another fault may have taken what it needs away while it started.
                 self.say(f"{name} could not be started: {str(error).splitlines()[0]}")
-                if not remaining:
+                if time.monotonic() > deadline:
                     raise
+            self.wait(UP_AGAIN_S)
         self.say(f"{name} is up again")
 
     def outputs(self) -> int:

@@ -1,47 +1,32 @@
-"""One seed from its schedule to its verdict, on a stack that is made for chaos."""
+"""One seed from its schedule to its verdict, on a stack that is made for chaos (bench.py)."""
 
 from __future__ import annotations
 
 import subprocess
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
 
-from routekeel.infra.local.stack import LocalStack
-from routekeel.operators.config import RouterConfig
-from routekeel.streams.app.web import exercise_controller
 from routekeel.streams.history.store import connect
 from routekeel.streams.topics import plan_topics
-from tests.chaos.disk import NotMounted, SmallDisk
+from tests.chaos.bench import DISK_MIB, STATE_DISK, Bench
+from tests.chaos.disk import SmallDisk
 from tests.chaos.faults import Conductor
 from tests.chaos.feed import Feed
 from tests.chaos.rig import Rig
 from tests.chaos.schedule import Schedule
-from tests.chaos.verdict import Verdict, judge, settle
-from tests.stack.conftest import config_at
+from tests.chaos.verdict import Verdict, judge, settle, unpublished
+from tests.stack.exactness import expected
 from tests.stack.system import System
 
 ROOT = Path(__file__).resolve().parents[2]
-STORE_DISK_MIB = 2048
-STATE_DISK_MIB = 512
 SESSIONS = 400
 FEED_S = 600.0
 LOG_CHARS = 3_000
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A running stack for chaos. `impossible` says which kinds of faults cannot be had here, and why."""
-
-    stack: LocalStack
-    folder: Path
-    store_disk: SmallDisk | None
-    impossible: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -53,33 +38,11 @@ class Outcome:
     settle_s: float
     restarts: int
     poison: int
-    clock_steps: int
+    time_steps: int
     verdict: Verdict | None
     failure: str
     log: tuple[str, ...]
     commit: str = "not recorded"
-
-
-@contextmanager
-def chaos_bench(folder: Path) -> Iterator[Bench]:
-    """A stack of its own under `folder`, its store on a small disk where that can be mounted."""
-    stack = LocalStack(config_at(folder / "state"))
-    disk: SmallDisk | None = None
-    impossible: dict[str, str] = {}
-    try:
-        disk = SmallDisk(folder / "state" / "clickhouse", STORE_DISK_MIB)
-    except NotMounted as error:
-        impossible = dict.fromkeys(("full disk: state", "full disk: store"), str(error))
-    try:
-        # Compiled once and kept on disk, so that members start at their usual speed.
-        exercise_controller(RouterConfig(), "auto")
-        stack.up()
-        yield Bench(stack, folder, disk, impossible)
-    finally:
-        stack.down()
-        if disk is not None:
-            disk.close()
-        stack.wipe()
 
 
 def run_seed(bench: Bench, schedule: Schedule, attempt: int = 0) -> Outcome:
@@ -92,14 +55,16 @@ def run_seed(bench: Bench, schedule: Schedule, attempt: int = 0) -> Outcome:
     system = System(bench.stack, folder, name, **_flags(bench, schedule))
     run = _Run(bench, schedule, system)
     failure, verdict = "", None
-    with ExitStack() as cleanup:
-        cleanup.callback(_remove, bench, system)
-        cleanup.callback(run.close)
-        try:
-            verdict = run.go()
-        except Exception as error:
-            said = [f"--- {n}\n{text}" for n, text in run.last_words().items()]
-            failure = "\n".join([traceback.format_exc(), *said]) or repr(error)
+    try:
+        verdict = run.go()
+    except Exception as error:
+        said = [f"--- {n}\n{text}" for n, text in run.last_words().items()]
+        failure = "\n".join([traceback.format_exc(), *said]) or repr(error)
+        with suppress(OSError):  # one may be renamed meanwhile
+            bench.keep_logs(folder)
+    finally:
+        run.close()
+    _remove(bench, system)
     seconds = time.monotonic() - began
     rig, feed = run.rig, run.feed
     return Outcome(
@@ -108,7 +73,7 @@ def run_seed(bench: Bench, schedule: Schedule, attempt: int = 0) -> Outcome:
         run.settle_s,
         rig.restarts if rig else 0,
         feed.poisoned if feed else 0,
-        feed.clock_steps if feed else 0,
+        feed.time_steps if feed else 0,
         verdict,
         failure,
         tuple(rig.log) if rig else (),
@@ -129,6 +94,7 @@ class _Run:
     def __init__(self, bench: Bench, schedule: Schedule, system: System) -> None:
         self._bench, self._schedule, self._system = bench, schedule, system
         self._state_disk: SmallDisk | None = None
+        self._conductor: Conductor | None = None
         self.rig: Rig | None = None
         self.feed: Feed | None = None
         self.settle_s = 0.0
@@ -138,22 +104,24 @@ class _Run:
         schedule, system = self._schedule, self._system
         settings = system.prepare()
         states = system.folder / "states"
-        if "full disk: state" in schedule.kinds():
-            self._state_disk = SmallDisk(states, STATE_DISK_MIB)
+        disks = dict(self._bench.disks)
+        if STATE_DISK in schedule.kinds():
+            self._state_disk = disks[STATE_DISK] = SmallDisk(states, DISK_MIB[STATE_DISK])
         pace = schedule.pace
         self.feed = feed = Feed(settings, schedule.seed, pace.chunks, SESSIONS, pace.rate)
         self.rig = rig = Rig(self._bench.stack, system, workers=2, sinks=2, state_folder=states)
         rig.wait_ready()
         feed.start()
-        conductor = Conductor(rig, schedule, self._state_disk, self._bench.store_disk)
+        self._conductor = conductor = Conductor(rig, schedule, disks)
         conductor.run(lambda: feed.sent, lambda: feed.done)
         feed.join(FEED_S)
         rig.say("everything is sent and the faults are over")
-        self.settle_s = settle(settings)
+        drivers = expected(settings)
+        self.settle_s = settle(settings, unpublished(drivers))
         rig.say(f"settled after {self.settle_s:.0f} s")
         if not rig.end():
             rig.drain()  # a last checkpoint may be missing
-        return judge(system)
+        return judge(system, drivers)
 
     def last_words(self) -> dict[str, str]:
         """The end of what each process wrote."""
@@ -164,21 +132,25 @@ class _Run:
         }
 
     def close(self) -> None:
-        """End all processes, give all room back."""
-        if self.feed is not None:
-            self.feed.stop()
-        if self.rig is not None:
-            self.rig.close()
-        self._system.close()
-        if self._bench.store_disk is not None:
-            self._bench.store_disk.free()
-        if self._state_disk is not None:
-            self._state_disk.free()
-            self._state_disk.close()
+        """End all processes, give all room back: the last named first, whatever fails of it."""
+        with ExitStack() as last:
+            if self._state_disk is not None:
+                last.callback(self._state_disk.close)
+            for disk in self._bench.disks.values():
+                last.callback(disk.free)
+            last.callback(self._system.close)
+            if self._conductor is not None:
+                # A fault must not bring up what is taken down next.
+                last.callback(self._conductor.close)
+            if self.rig is not None:
+                last.callback(self.rig.close)
+            if self.feed is not None:
+                last.callback(self.feed.stop)
 
 
 def _flags(bench: Bench, schedule: Schedule) -> dict[str, object]:
-    """Short session timeouts; addresses spelt out, so that a member can start while a service is away."""
+    """The seed's settings, which the oracle and the audits get as well; addresses spelt out, so that a
+    member can start while a service is away."""
     endpoints = bench.stack.up()
     return {
         "kafka.bootstrap_servers": endpoints.kafka_bootstrap,
@@ -191,6 +163,7 @@ def _flags(bench: Bench, schedule: Schedule) -> dict[str, object]:
         "worker.session_timeout_s": schedule.worker_session_s,
         "sink.session_timeout_s": schedule.sink_session_s,
         "worker.token_rows_share": 0.05,
+        **schedule.policy.flags(),
     }
 
 

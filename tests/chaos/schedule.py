@@ -1,7 +1,8 @@
 """What a chaos run does to the system, drawn from a seed as data: at which chunk which fault comes.
 
 A schedule can be printed, had again from its seed, and shrunk by leaving faults out. Poison records,
-repeated sends and clock steps are in the input of every run (feed.py).
+repeated sends and steps of the producers' event times are in the input of every run (feed.py); the
+settings that a seed draws are in policy.py.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import NamedTuple
+
+from tests.chaos.policy import Policy, draw_policy
 
 WORKERS = ("worker-0", "worker-1")
 SINKS = ("sink-0", "sink-1")
@@ -25,11 +28,15 @@ KINDS = (
     "worker storm",
     "sink storm",
     "store away",
+    "broker away",
     "full disk: state",
     "full disk: store",
+    "full disk: broker",
 )
 FAULTS = 8
 PAUSE_S = 30.0
+BROKER_AWAY_S = (30.0, 60.0)
+"""Many times what a client waits for an answer; past the short session timeouts, about the long ones."""
 FIRST_SHARE, LAST_SHARE = 0.05, 0.85
 SHORT_SESSIONS_S = (6.0, 10.0)
 LONG_SESSIONS_S = (40.0, 40.0)
@@ -67,6 +74,7 @@ class Schedule:
     store: str
     worker_session_s: float
     sink_session_s: float
+    policy: Policy
     faults: tuple[Fault, ...]
 
     def without(self, numbers: Collection[int]) -> Schedule:
@@ -80,7 +88,7 @@ class Schedule:
     def __str__(self) -> str:
         head = (
             f"seed {self.seed}: {self.pace.chunks:,} chunks, state in {self.store}, session timeouts "
-            f"{self.worker_session_s:.0f} s (workers) and {self.sink_session_s:.0f} s (sinks)"
+            f"{self.worker_session_s:.0f} s (workers) and {self.sink_session_s:.0f} s (sinks), {self.policy}"
         )
         return "\n".join([head, *(f"  {fault}" for fault in self.faults)])
 
@@ -105,7 +113,7 @@ def draw(seed: int, pace: Pace, impossible: Collection[str] = ()) -> Schedule:
         for number, (point, kind) in enumerate(zip(points, chosen, strict=True), start=1)
     )
     store = "rocksdb" if "full disk: state" in chosen else rng.choice(("memory", "rocksdb"))
-    drawn = Schedule(seed, pace, store, *sessions, faults)
+    drawn = Schedule(seed, pace, store, *sessions, draw_policy(seed), faults)
     return drawn.without([fault.number for fault in faults if fault.kind in impossible])
 
 
@@ -142,8 +150,13 @@ def _fault(
             return Fault(number, at_chunk, kind, "6 members", 10)
         case "store away":
             return Fault(number, at_chunk, kind, "clickhouse", pace.away_s)
+        case "broker away":
+            low, high = BROKER_AWAY_S
+            return Fault(number, at_chunk, kind, "kafka", round(low + (high - low) * spread, 1))
         case "full disk: state":
             return Fault(number, at_chunk, kind, "workers", round(6 + 6 * spread, 1))
         case "full disk: store":
             return Fault(number, at_chunk, kind, "clickhouse", round(6 + 6 * spread, 1))
+        case "full disk: broker":
+            return Fault(number, at_chunk, kind, "kafka", round(6 + 6 * spread, 1))
     raise ValueError(f"no such kind of fault: {kind}")

@@ -11,19 +11,28 @@ from pathlib import Path
 import psutil
 
 from routekeel.infra.local.jars import KAFKA_VERSION
+from tests.chaos.feed import STEPS_US, TIME_STEP_SHARE
+from tests.chaos.legend import MEANING, settings_lines
 from tests.chaos.run import Outcome
 from tests.chaos.schedule import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "RELIABILITY.md"
-HEAD = """# Reliability
+DAY_S = 86_400
+STEPS_S = [step // 1_000_000 for step in STEPS_US]
+STEPS = " or ".join(f"{s:+,d} s" if s % DAY_S else f"{s // DAY_S:+,d} days" for s in STEPS_S)
+HEAD = f"""# Reliability
 
 <!-- Written by `make chaos` (python -m tests.chaos --write). Change tests/chaos/table.py, not this file. -->
 
 Seeded faults against the real thing: a Kafka broker, a schema registry, a ClickHouse engine, two workers
 and two sinks, all in processes of their own, while chunks flow in. In every run one record in a hundred is
-poison, one in a hundred is sent twice, and event times step by seconds, hours and more than a year in both
-directions. On top of that each seed draws its own schedule of faults (`tests/chaos/schedule.py`).
+poison and one in a hundred is sent twice. One in {1 / TIME_STEP_SHARE:.0f} has a wrong event time (`event_time_us`, its
+producer's own), off by {STEPS}. Nothing else steps: the machine's
+clock, from which the broker takes the times of the log and every process its own, is left alone.
+
+On top of that each seed draws settings of the product (`tests/chaos/policy.py`) and its own schedule of
+faults (`tests/chaos/schedule.py`).
 
 After each seed, once the system has caught up **by itself**, four things must hold:
 
@@ -61,26 +70,16 @@ def render(outcomes: Sequence[Outcome], command: str, when: str, impossible: dic
     parts += ["| fault | times | what it is |", "|---|---:|---|"]
     parts += [f"| {kind} | {total[kind]} | {MEANING[kind]} |" for kind in KINDS]
     parts += [f"\nLeft out on this machine: {k} ({why})." for k, why in impossible.items()]
+    parts += [
+        "",
+        "What the seeds draw of the settings; the oracle and the audits have the same:",
+        "",
+    ]
+    parts += settings_lines()
     parts += ["", _rows(outcomes)]
     if failed:
         parts += ["", "## Failed", *(_failed(outcome) for outcome in failed)]
     return "\n".join(parts) + "\n" + RERUN
-
-
-MEANING = {
-    "kill worker": "kill -9 of a worker, started again",
-    "kill sink": "kill -9 of a sink, started again",
-    "kill broker": "kill -9 of Kafka, up again within seconds",
-    "kill store": "kill -9 of the ClickHouse engine, up again within seconds",
-    "kill registry": "kill -9 of the schema registry, up again within seconds",
-    "pause 30 s": "SIGSTOP of a worker or sink for 30 s",
-    "pause past session": "SIGSTOP for 1.2 to 2 session timeouts: the process wakes after others took over",
-    "worker storm": "three more workers join and leave, one after another, within seconds",
-    "sink storm": "six members join the sinks' group, take partitions, do nothing and leave",
-    "store away": "kill -9 of the ClickHouse engine, away for long",
-    "full disk: state": "no room left where the workers keep their RocksDB",
-    "full disk: store": "no room left where the ClickHouse engine keeps its tables",
-}
 
 
 def _facts(outcomes: Sequence[Outcome], failed: Sequence[Outcome], command: str, when: str) -> str:
@@ -106,9 +105,9 @@ def _facts(outcomes: Sequence[Outcome], failed: Sequence[Outcome], command: str,
 
 def _rows(outcomes: Sequence[Outcome]) -> str:
     lines = [
-        "| seed | state | sessions s | faults | restarts | poison | clock steps | events | rows | "
-        "repeats dropped | dead letters | caught up s | seconds | verdict |",
-        "|---:|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
+        "| seed | checkpoints | routes | state | standbys | sessions s | faults | restarts | poison | "
+        "event time steps | events | rows | repeats dropped | dead letters | caught up s | seconds | verdict |",
+        "|---:|---|---|---|---:|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     for outcome in outcomes:
         schedule, verdict = outcome.schedule, outcome.verdict
@@ -121,8 +120,9 @@ def _rows(outcomes: Sequence[Outcome]) -> str:
         shown = [f"{count:,}" if isinstance(count, int) else count for count in counts]
         sessions = f"{schedule.worker_session_s:.0f} / {schedule.sink_session_s:.0f}"
         cells = [
-            str(schedule.seed), schedule.store, sessions, kinds, str(outcome.restarts),
-            str(outcome.poison), str(outcome.clock_steps), *shown, f"{outcome.settle_s:.0f}",
+            str(schedule.seed), schedule.policy.checkpoints, schedule.policy.routes, schedule.store,
+            str(schedule.policy.standbys), sessions, kinds, str(outcome.restarts),
+            str(outcome.poison), str(outcome.time_steps), *shown, f"{outcome.settle_s:.0f}",
             f"{outcome.seconds:.0f}", "**failed**" if outcome.failure else "exact",
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")

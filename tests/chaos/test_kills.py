@@ -10,6 +10,7 @@ import pytest
 
 from routekeel.infra.local.stack import LocalStack
 from tests.chaos.feed import Feed
+from tests.chaos.policy import CHECKPOINTS
 from tests.chaos.rig import Rig
 from tests.chaos.verdict import judge
 from tests.stack.sink_feed import counts
@@ -27,7 +28,7 @@ def test_200_000_chunks_under_kill_9(
     seed = int(os.environ.get("SEED") or random.randrange(2**32))
     print(f"seed {seed} (SEED={seed} runs it again)")
     rng = random.Random(seed)
-    own = system(f"kills-{store}-{seed % 10**6}", **{"worker.store": store})
+    own = system(f"kills-{store}-{seed % 10**6}", **{"worker.store": store}, **CHECKPOINTS["fast"])
     settings = own.prepare()
     feed = Feed(settings, seed, CHUNKS, sessions=1000, rate=1300)
     rig = Rig(local_stack, own, workers=1, sinks=1)

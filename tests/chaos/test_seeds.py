@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.run import Bench, chaos_bench, run_seed
+from tests.chaos.bench import Bench, chaos_bench
+from tests.chaos.run import run_seed
 from tests.chaos.schedule import Pace, draw
 
 pytestmark = [pytest.mark.stack, pytest.mark.stress, pytest.mark.timeout(1800)]

@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from routekeel.streams.settings import load_settings
+from routekeel.streams.settings.tree import WorkerSettings
+from tests.chaos.legend import MEANING
+from tests.chaos.policy import CHECKPOINTS, ROUTES, draw_policy
 from tests.chaos.record import append, read
 from tests.chaos.run import Outcome
-from tests.chaos.schedule import FAULTS, KINDS, PAUSE_S, Pace, draw
-from tests.chaos.table import MEANING, render
+from tests.chaos.schedule import BROKER_AWAY_S, FAULTS, KINDS, PAUSE_S, Pace, draw
+from tests.chaos.table import render
 from tests.chaos.verdict import Verdict
+from tests.stack.system import System
 
 PACE = Pace()
 
@@ -41,13 +46,38 @@ def test_ten_seeds_have_all_kinds(first: int) -> None:
                 assert fault.seconds == PAUSE_S
             if fault.kind == "pause past session":
                 assert fault.seconds > sessions[fault.target.split("-")[0]]
+            if fault.kind == "broker away":
+                assert BROKER_AWAY_S[0] <= fault.seconds <= BROKER_AWAY_S[1]
         if "full disk: state" in schedule.kinds():
             assert schedule.store == "rocksdb"
 
 
+def test_settings_are_drawn_of_every_kind_and_half_are_the_shipped_ones() -> None:
+    policies = [draw(seed, PACE).policy for seed in range(100)]
+    assert policies == [draw_policy(seed) for seed in range(100)]
+    assert {(p.routes, p.standbys) for p in policies} == {(r, n) for r in ROUTES for n in (0, 1)}
+    assert 40 <= sum(p.checkpoints == "shipped" for p in policies) <= 60
+
+
+@pytest.mark.parametrize("checkpoints", CHECKPOINTS)
+@pytest.mark.parametrize("routes", ROUTES)
+def test_settings_are_what_a_system_has(checkpoints: str, routes: str, tmp_path: Path) -> None:
+    """Whatever the tests' systems have otherwise: "shipped" is the product's own."""
+    policy = draw_policy(0)._replace(checkpoints=checkpoints, routes=routes, standbys=1)
+    worker = System(None, tmp_path, "drawn", **policy.flags()).settings.worker
+    assert worker.standby_replicas == 1
+    shipped, names = load_settings(environ={}).settings.worker, ["batch_records_max"]
+    names += ["checkpoint_interval_s", "checkpoint_share_max", "checkpoint_interval_max_s"]
+    of_checkpoints = [getattr(worker, name) == getattr(shipped, name) for name in names]
+    assert all(of_checkpoints) == (checkpoints == "shipped")
+    names = ["weights_every_tokens", "state_every_tokens", "weights_change", "weights_precision"]
+    of_routes = [getattr(worker, name) == getattr(WorkerSettings(), name) for name in names]
+    assert all(of_routes) == (routes == "shipped")
+
+
 def test_faults_are_left_out_without_moving_the_others() -> None:
     whole = draw(3, PACE)
-    impossible = {"full disk: state", "full disk: store"}
+    impossible = {"full disk: state", "full disk: store", "full disk: broker"}
     assert any(fault.kind in impossible for fault in whole.faults)
     left = draw(3, PACE, impossible)
     assert left.faults == tuple(f for f in whole.faults if f.kind not in impossible)
@@ -64,9 +94,11 @@ def test_outcomes_are_kept_and_shown(tmp_path: Path) -> None:
         4,
     ]
     assert read(path) == [outcome(2), outcome(4, "AssertionError: rows differ"), outcome(4)]
+    policy = draw(2, PACE).policy
     page = render(
         [outcome(2), outcome(9, "AssertionError: rows differ")], "the command", "today", {}
     )
     assert "1 of 2 runs held: 20,000 events, 150,000 rows" in page
     assert str(draw(9, PACE)) in page and "AssertionError: rows differ" in page
+    assert f"| 2 | {policy.checkpoints} | {policy.routes} |" in page
     assert page.count("| exact |") == 1 and page.count("| **failed** |") == 1

@@ -1,0 +1,57 @@
+"""The stack that chaos is done to: its store and its broker on small disks, where those can be mounted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from routekeel.infra.local.stack import LocalStack
+from routekeel.operators.config import RouterConfig
+from routekeel.streams.app.web import exercise_controller
+from tests.chaos.disk import NotMounted, SmallDisk
+from tests.stack.conftest import config_at
+
+STATE_DISK, STORE_DISK, BROKER_DISK = "full disk: state", "full disk: store", "full disk: broker"
+DISK_MIB = {STATE_DISK: 512, STORE_DISK: 2048, BROKER_DISK: 1024}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A running stack for chaos. `disks` are those of the services, by the fault that fills them;
+    `impossible` says which kinds of faults cannot be had here, and why."""
+
+    stack: LocalStack
+    folder: Path
+    disks: dict[str, SmallDisk]
+    impossible: dict[str, str]
+
+    def keep_logs(self, folder: Path) -> None:
+        """Copy what the services have written, which goes with the stack."""
+        shutil.copytree(
+            self.stack.config.state_dir / "log", folder / "services", dirs_exist_ok=True
+        )
+
+
+@contextmanager
+def chaos_bench(folder: Path) -> Iterator[Bench]:
+    """A stack of its own under `folder`. However this ends, nothing runs and nothing is mounted after it."""
+    state = folder / "state"
+    stack = LocalStack(config_at(state))
+    disks: dict[str, SmallDisk] = {}
+    impossible: dict[str, str] = {}
+    with ExitStack() as cleanup:
+        cleanup.callback(stack.wipe)
+        try:
+            for kind, name in ((STORE_DISK, "clickhouse"), (BROKER_DISK, "kafka")):
+                disks[kind] = SmallDisk(state / name, DISK_MIB[kind])
+                cleanup.callback(disks[kind].close)
+        except NotMounted as error:
+            impossible = dict.fromkeys(DISK_MIB, str(error))
+        cleanup.callback(stack.down)
+        # Compiled once and kept on disk, so that members start at their usual speed.
+        exercise_controller(RouterConfig(), "auto")
+        stack.up()
+        yield Bench(stack, folder, disks, impossible)
