@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ class Rig:
         self._started_at = time.monotonic()
         self._lock = threading.RLock()
         self._over = threading.Event()
-        self._away: set[str] = set()
+        self._away: Counter[str] = Counter()
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self.members: dict[str, subprocess.Popen[bytes]] = {}
         for command, count in (("worker", workers), ("sink", sinks)):
@@ -149,18 +150,20 @@ class Rig:
 
     def kill_service(self, name: str, away_s: float = 0.0) -> None:
         """kill -9 of the broker, the registry or the store, and up again after `away_s`."""
+        with self._lock:
+            self._away[name] += 1
         pid = self._pid(name)
-        if pid is None:
-            self.say(f"{name} is down already")
-            return
-        self.say(f"kill -9 {name}, away for {away_s:.0f} s")
-        self._away.add(name)
-        with suppress(psutil.NoSuchProcess):  # a full disk may have ended it just now
-            process = psutil.Process(pid)
-            process.kill()
-            process.wait(10)
+        if pid is None:  # another fault has it; it stays away as long as this one says
+            self.say(f"{name} is down already, away for {away_s:.0f} s more")
+        else:
+            self.say(f"kill -9 {name}, away for {away_s:.0f} s")
+            with suppress(psutil.NoSuchProcess):  # a full disk may have ended it just now
+                process = psutil.Process(pid)
+                process.kill()
+                process.wait(10)
         self.wait(away_s)
-        self._away.discard(name)
+        with self._lock:
+            self._away[name] -= 1
         self._bring_up(name)
 
     def revive(self, name: str) -> None:
@@ -176,10 +179,10 @@ class Rig:
         return service.pid
 
     def _bring_up(self, name: str) -> None:
-        while self._away & ({name} | NEEDS.get(name, set())):
-            self.wait(0.2)
         deadline = time.monotonic() + UP_S
         while True:
+            while any(self._away[needed] for needed in {name} | NEEDS.get(name, set())):
+                self.wait(0.2)
             try:
                 self.stack.up([name])
                 break
