@@ -37,7 +37,11 @@ class Broker:
 
     rng: random.Random
     partitions: int
+    topic_id: str | None = TOPIC_ID
+    """Of the logits topic; None while there is none."""
     logs: dict[int, list[SourceRecord]] = field(default_factory=dict)
+    log_starts: dict[int, int] = field(default_factory=dict)
+    """What is below was removed by retention; the oracle still has it."""
     outputs: dict[str, dict[int, list[tuple[bytes | None, bytes]]]] = field(default_factory=dict)
     changelog: dict[int, list[ChangelogRecord | None]] = field(default_factory=dict)
     committed: dict[int, int] = field(default_factory=dict)
@@ -55,7 +59,7 @@ class Broker:
 
     def __post_init__(self) -> None:
         for partition in range(self.partitions):
-            self.logs[partition] = []
+            self.logs[partition], self.log_starts[partition] = [], 0
             self.changelog[partition] = []
             self.proven[partition], self.stamps[partition] = [], []
 

@@ -1,4 +1,4 @@
-"""What a simulated worker process touches: a producer, a state log, and as much of Faust as it uses."""
+"""What a simulated worker process writes to: a producer and a state log (faust.py is what it reads from)."""
 
 from __future__ import annotations
 
@@ -6,47 +6,28 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
 
+from routekeel.streams.app.standby import Followed
 from routekeel.streams.topology.changelog import ChangelogRecord
 from routekeel.streams.topology.changelog_reader import ChangelogReader
 from tests.simulation.broker import Broker
 from tests.simulation.turns import Process
 
-if TYPE_CHECKING:
-    from tests.simulation.member import Member
-
 BUFFER_MAX = 40
-
-
-class TP(NamedTuple):
-    """Faust's name of a topic partition."""
-
-    topic: str
-    partition: int
-
-
-class FetchedRecord(NamedTuple):
-    """A record as the fetcher gives it."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Any
 
 
 class SimOutput:
     """The producer: records wait in the client and reach the broker some time, in order."""
 
-    def __init__(self, process: Process, broker: Broker, rng: random.Random) -> None:
-        self._process, self._broker, self._rng = process, broker, rng
+    def __init__(
+        self, process: Process, broker: Broker, rng: random.Random, room: int = BUFFER_MAX
+    ) -> None:
+        self._process, self._broker, self._rng, self._room = process, broker, rng, room
         self.buffered: deque[tuple[str, int, bytes | None, bytes]] = deque()
         self.error_share = 0.0
 
     def send(self, topic: str, partition: int, key: bytes | None, value: bytes) -> bool:
-        if len(self.buffered) >= BUFFER_MAX:
+        if len(self.buffered) >= self._room:
             return False
         self.buffered.append((topic, partition, key, value))
         return True
@@ -87,14 +68,20 @@ class SimStateLog:
     ) -> None:
         await self._process.turn(f"recover {partition}")
         log = self._broker.changelog[partition]
-        high = len(log)  # what comes after this was asked is not waited for
-        for offset in range(reader.next_offset, high):
+        start, high = (
+            reader.next_offset,
+            len(log),
+        )  # what comes after this was asked is not waited for
+        if start > high:
+            raise ValueError("the local store is ahead of the changelog")
+        progress(0, high - start)
+        for offset in range(start, high):
             if self._rng.random() < 0.1:
                 await self._process.turn(f"recover {partition} at {offset}")
             record = log[offset]
             if record is not None:
                 reader.feed(offset, *record)
-            progress(offset, high)
+            progress(offset + 1 - start, high - start)
         reader.caught_up(high)
 
     async def review(self, partition: int, reader: ChangelogReader, end: int) -> None:
@@ -109,18 +96,23 @@ class SimStateLog:
         reader.caught_up(end)
 
     async def follow(
-        self, readers: Mapping[int, ChangelogReader], stop: threading.Event, followed: Any
+        self, readers: Mapping[int, ChangelogReader], stop: threading.Event, followed: Followed
     ) -> None:
+        positions = {partition: reader.next_offset for partition, reader in readers.items()}
         while not stop.is_set():
             await self._process.turn("follow")
+            fed = behind = 0
             for partition, reader in readers.items():
-                log = self._broker.changelog[partition]
-                end = min(len(log), reader.next_offset + self._rng.randint(0, 5))
-                for offset in range(reader.next_offset, end):
+                log, start = self._broker.changelog[partition], positions[partition]
+                positions[partition] = end = min(len(log), start + self._rng.randint(0, 5))
+                for offset in range(start, end):
                     record = log[offset]
                     if record is not None:
                         reader.feed(offset, *record)
-                reader.caught_up(end)
+                        fed += 1
+                # A reader that follows is not told of offsets that nothing is left at.
+                behind += max(0, len(log) - reader.next_offset)
+            followed(fed, behind)
 
     def close(self) -> None: ...
 
@@ -139,38 +131,4 @@ class SimStateLog:
         await self._process.turn(f"checkpoint {partition} acknowledged")
         broker.checkpointed(partition, self._process, records[-1])
         self.writing = None
-        return position, 0
-
-
-class SimFaust:
-    """What StreamWorker uses of a Faust app, with Faust's bad habits on request."""
-
-    def __init__(self, member: Member) -> None:
-        self._member = member
-        self.consumer = self
-        self.on_partitions_assigned = SimpleNamespace(connect=self._connect("assigned"))
-        self.on_partitions_revoked = SimpleNamespace(connect=self._connect("revoked"))
-        self.callbacks: dict[str, Callable[..., Any]] = {}
-        self.consume: Callable[..., Any] | None = None
-        self.assignor = SimpleNamespace(assigned_standbys=lambda: member.standby)
-
-    def _connect(self, name: str) -> Callable[[Any], None]:
-        return lambda callback: self.callbacks.__setitem__(name, callback)
-
-    def topic(self, *_: Any, **__: Any) -> None: ...
-
-    def agent(self, *_: Any, **__: Any) -> Callable[[Any], None]:
-        return lambda function: setattr(self, "consume", function)
-
-    async def seek(self, tp: TP, offset: int) -> None:
-        await self._member.process.turn(f"seek {tp.partition} to {offset}")
-        if tp.partition in self._member.assigned:
-            self._member.positions[tp.partition] = offset
-
-    async def position(self, tp: TP) -> int | None:
-        await self._member.process.turn("position")
-        return self._member.positions.get(tp.partition)
-
-    async def earliest_offsets(self, tp: TP) -> dict[TP, int]:
-        await self._member.process.turn("earliest offsets")
-        return {tp: 0}
+        return position, sum(len(key) + len(value or b"") for key, value, _ in records)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections import deque
-from collections.abc import AsyncIterator, Mapping
-from types import SimpleNamespace
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from routekeel.schemas.codec import Encoder
@@ -25,11 +22,11 @@ from routekeel.streams.topology.partition import PartitionProcessor
 from routekeel.streams.topology.records import Source
 from routekeel.streams.topology.watermark import Watermark
 from routekeel.streams.wire.path import compiled_path
-from tests.simulation.broker import TOPIC_ID, Broker
-from tests.simulation.edges import TP, FetchedRecord, SimFaust, SimOutput, SimStateLog
+from tests.simulation.broker import Broker
+from tests.simulation.edges import SimOutput, SimStateLog
+from tests.simulation.faust import SimFaust, topic_id
 from tests.simulation.turns import Process
 
-QUEUE_MAX = 6
 
 
 class Faults(NamedTuple):
@@ -74,7 +71,7 @@ class SimDatabase(MemoryStore):
 
 
 class Member:
-    """A worker with its tasks. `generation` is the assignment it believes in."""
+    """A worker with its tasks."""
 
     def __init__(
         self,
@@ -91,17 +88,12 @@ class Member:
         disk.full = faults.full_disk
         self.process, self.broker, self.rng, self.faults = process, broker, rng, faults
         self.settings = settings
-        self.assigned: set[int] = set()
-        self.standby: set[TP] = set()
-        self.positions: dict[int, int] = {}
-        self.queue: deque[tuple[int, list[FetchedRecord]]] = deque()
         self.output = SimOutput(process, broker, rng)
         self.output.error_share = faults.send_error
         self.state_log = SimStateLog(process, broker, rng)
         self.state_log.stop_share = faults.stop_writing
-        self.faust = SimFaust(self)
-        self.rebalancing = False
-        self.one_at_a_time = asyncio.Lock()
+        topic = settings.topics.logits
+        self.faust = SimFaust(process, broker, topic, rng, faults.gap, faults.repeat)
         decoder = LogitsDecoder(ids)
         self._direct_look_ups(decoder)
         telemetry = Encoder(TELEMETRY, ids.register(TELEMETRY, ""))
@@ -126,8 +118,7 @@ class Member:
             settings, self.faust, self.partitions, decoder, self.output, letters, metrics,
             self._topic_id, self._clock,
         )  # fmt: skip
-        process.spawn(self._consume())
-        process.spawn(self._fetch())
+        self.faust.start()
         process.spawn(self._watch())
 
     def _direct_look_ups(self, decoder: LogitsDecoder) -> None:
@@ -142,10 +133,10 @@ class Member:
         decoder.resolve = resolve  # type: ignore[method-assign]
 
     async def _topic_id(self) -> str:
-        await self.process.turn("describe the topic")
+        found = await topic_id(self.process, self.broker, self.settings.topics.logits)
         if self.rng.random() < self.faults.topic_away:
             raise ServiceUnavailable("the broker does not answer", "wait for it")
-        return TOPIC_ID
+        return found
 
     def _clock(self) -> float:
         """Time passes by the seed: a checkpoint may be due at any batch."""
@@ -160,37 +151,6 @@ class Member:
             return self.worker.failed.result()
         return self.partitions.failure()
 
-    async def _stream(self) -> AsyncIterator[Any]:
-        while True:
-            await self.process.turn("next batch")
-            if self.queue:
-                partition, records = self.queue.popleft()
-                tp = TP(self.settings.topics.logits, partition)
-                yield SimpleNamespace(message=SimpleNamespace(tp=tp, value=records))
-
-    async def _consume(self) -> None:
-        assert self.faust.consume is not None
-        await self.faust.consume(SimpleNamespace(events=self._stream))
-
-    async def _fetch(self) -> None:
-        rng = self.rng
-        while True:
-            await self.process.turn("fetch")
-            if self.rebalancing or not self.assigned or len(self.queue) >= QUEUE_MAX:
-                continue
-            partition = rng.choice(sorted(self.assigned))
-            position = self.positions[partition]
-            if rng.random() < self.faults.repeat:
-                position = rng.randint(0, position)
-            records = self.broker.logs[partition][position : position + rng.randint(1, 12)]
-            if not records:
-                continue
-            self.positions[partition] = records[-1].offset + 1
-            if rng.random() < self.faults.gap:
-                continue  # fetched and dropped on the way: rule 6
-            batch = [FetchedRecord(*record) for record in records]
-            self.queue.append((partition, batch))
-
     async def _watch(self) -> None:
         while True:
             await self.process.turn("watch")
@@ -200,33 +160,9 @@ class Member:
             else:
                 await self.worker.checkpoint_if_due()
 
-    async def revoke(self) -> None:
-        """Give up everything."""
-        self.rebalancing = True
-        async with self.one_at_a_time:
-            gone = {TP(self.settings.topics.logits, p) for p in self.assigned}
-            await self.faust.callbacks["revoked"](self.faust, gone)
-            self.assigned = set()
-
-    async def assign(self, partitions: set[int], keep_queue: bool) -> None:
-        """Take the new assignment; with `keep_queue` what was fetched before is delivered after it."""
-        async with self.one_at_a_time:
-            if not keep_queue:
-                self.queue.clear()
-            self.positions = {p: self.broker.committed.get(p, 0) for p in partitions}
-            self.assigned = partitions
-            everything = {TP(self.settings.topics.logits, p) for p in range(self.broker.partitions)}
-            taken = {tp for tp in everything if tp.partition in partitions}
-            self.standby = everything - taken
-            await self.faust.callbacks["assigned"](self.faust, taken)
-        self.rebalancing = False
-
     def commit(self) -> None:
-        """What Faust commits now and then; the group takes it from members only."""
-        for partition in self.assigned:
-            offset = self.partitions.committable(partition)
-            if offset is not None:
-                self.broker.committed[partition] = offset
+        """Faust commits what the partitions say is durable."""
+        self.faust.commit(self.partitions.committable)
 
     def die(self, stopped: bool) -> None:
         """kill -9, or SIGSTOP for so long that only the client's buffers ever get out."""

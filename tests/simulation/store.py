@@ -1,17 +1,15 @@
 """The rest of the way in memory: the real sink core between the outputs' logs and a store that fails.
 
-Records are decoded, and rows built and encoded, by the sink's own code; the store keeps what an
-insert's Arrow bytes say, knows tokens, and may do an insert without saying so.
+Records are decoded, and rows built and encoded, by the sink's own code; the tables know tokens, and may
+do an insert without saying so.
 """
 
 from __future__ import annotations
 
 import random
-from typing import Any
-
-import pyarrow as pa
 
 from routekeel.schemas.registry import FixedSchemaIds
+from routekeel.schemas.tables import DEAD_LETTERS_TABLE
 from routekeel.streams.settings import Settings
 from routekeel.streams.sinks.actions import (
     Action,
@@ -23,7 +21,6 @@ from routekeel.streams.sinks.actions import (
 )
 from routekeel.streams.sinks.batch import BatchLimits
 from routekeel.streams.sinks.core import SinkCore, Start
-from routekeel.streams.sinks.dedupe import TableProgress
 from routekeel.streams.sinks.items import ItemDecoder, routes_of
 from routekeel.streams.sinks.offsets import parse_committed, resume_offset
 from routekeel.streams.sinks.outcomes import (
@@ -38,10 +35,10 @@ from routekeel.streams.sinks.outcomes import (
 from routekeel.streams.sinks.payload import build_payload
 from routekeel.streams.topology.records import LogBatch, Source, SourceRecord
 from tests.simulation.broker import Broker
+from tests.simulation.tables import SimTables
 
 FOREVER = 1e9
 ROUNDS_MAX = 5_000
-Row = dict[str, Any]
 
 
 class SimStore:
@@ -63,10 +60,7 @@ class SimStore:
             for topic in self.routes
             for partition in broker.logs
         }
-        self.rows: dict[str, list[Row]] = {
-            table.name: [] for route in self.routes.values() for table in route.tables
-        }
-        self.tokens: dict[str, bytes] = {}
+        self.tables = SimTables()
         self.committed: dict[tuple[str, int], tuple[int, str | None]] = {}
         self.core = self._start()
 
@@ -78,31 +72,16 @@ class SimStore:
         )
         starts = {}
         for topic, partition in self.logs:
-            progress = self._progress(topic, partition)
-            stored = progress[self.routes[topic].anchor].stored
+            source = Source(topic, f"{topic}-1", partition)
+            route = self.routes[topic]
+            progress = self.tables.progress(route, source.topic_id, [partition])[partition]
+            stored = progress[route.anchor].stored
             commit = self.committed.get((topic, partition))
             known = parse_committed(*commit) if commit and self.rng.random() < 0.5 else None
-            source = Source(topic, f"{topic}-1", partition)
             offset = resume_offset(source.topic_id, stored, known)
             starts[topic, partition] = Start(source, progress, offset)
         core.assign(starts)
         return core
-
-    def _progress(self, topic: str, partition: int) -> dict[str, TableProgress]:
-        found = {}
-        for table in self.routes[topic].tables:
-            rows = [
-                row
-                for row in self.rows[table.name]
-                if (row["log_topic"], row["log_partition"]) == (topic, partition)
-            ]
-            last = max((row["log_offset"] for row in rows), default=-1)
-            sources: dict[tuple[str, int], int] = {}
-            for row in rows:
-                key = (row["source_topic_id"], row["source_partition"])
-                sources[key] = max(sources.get(key, -1), row["source_offset"])
-            found[table.name] = TableProgress(last, last, sources)
-        return found
 
     def run(self) -> None:
         """Until everything is stored; crashes and faults by the seed, none in the second half."""
@@ -156,11 +135,7 @@ class SimStore:
             case FindLetters():
                 if how == "down":
                     return Failed("no answer")
-                stored = {
-                    (row["source_topic_id"], row["source_partition"], row["source_offset"])
-                    for row in self.rows["dead_letters"]
-                }
-                return Found(frozenset(stored & set(action.keys)))
+                return Found(self.tables.known_letters(DEAD_LETTERS_TABLE, action.keys))
             case SendLetters():
                 raise AssertionError(f"the worker's output is refused: {action.letters}")
             case FindRows():
@@ -185,10 +160,5 @@ class SimStore:
             return Failed("connection refused", unknown=self.rng.random() < 0.5)
         if how == "memory" and action.payload.rows > 1:
             return RefusedByStore(Fault.SIZE, "memory limit exceeded")
-        known = self.tokens.get(action.token)
-        assert known in (None, action.payload.data), f"{action.token} names two batches"
-        if known is None:
-            self.tokens[action.token] = action.payload.data
-            table = pa.ipc.open_stream(action.payload.data).read_all()
-            self.rows[action.table.name] += table.to_pylist()
-        return Failed("timeout", unknown=True) if how == "lost" else Done()
+        outcome = self.tables.insert(action)
+        return Failed("timeout", unknown=True) if how == "lost" else outcome

@@ -101,7 +101,7 @@ def _assert_outputs(place: str, found: list[bytes], wanted: dict[int, bytes]) ->
 def judge_rows(result: Result, store: SimStore) -> None:
     """Every table holds what the oracle's records make, each row once, every value."""
     letters = Encoder(DEAD_LETTER, result.ids.register(DEAD_LETTER, ""))
-    expected: dict[str, list[dict[str, Any]]] = {name: [] for name in store.rows}
+    expected: dict[str, list[dict[str, Any]]] = {name: [] for name in store.tables.rows}
     for partition, driver in result.drivers.items():
         logs = {
             settings().topics.telemetry: [t for _, t, _ in driver.distinct_bytes()],
@@ -121,7 +121,7 @@ def judge_rows(result: Result, store: SimStore) -> None:
                 expected[table.name] += batch.to_pylist()
     for name, rows in expected.items():
         # As text: NaN is NaN, and every float is told from every other.
-        assert sorted(map(_row_text, store.rows[name])) == sorted(map(_row_text, rows)), name
+        assert sorted(map(_row_text, store.tables.rows[name])) == sorted(map(_row_text, rows)), name
 
 
 def _row_text(row: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from routekeel.schemas.codec import Encoder
 from routekeel.schemas.records import ROUTER_LOGITS
 from routekeel.schemas.registry import FixedSchemaIds
 from tests.simulation.broker import Broker
+from tests.simulation.faust import NotAssigned
 from tests.simulation.member import Disk, Faults, Member
 from tests.simulation.scenario import Scenario, Source
 from tests.simulation.turns import Process, Turns
@@ -66,11 +67,13 @@ class World:
     def begin_rebalance(self) -> None:
         """Everybody has to give up what they have before anybody gets anything."""
         self.rebalances += 1
-        self.revoking = [member.process.spawn(member.revoke()) for member in self.members]
+        self.revoking = [member.process.spawn(member.faust.revoke()) for member in self.members]
 
     def _owns(self, process: Process, partition: int) -> bool:
         return any(
-            member.process is process and partition in member.assigned and not member.rebalancing
+            member.process is process
+            and partition in member.faust.assigned
+            and not member.faust.rebalancing
             for member in self.members
         )
 
@@ -86,7 +89,7 @@ class World:
             dealt[self.rng.randrange(len(self.members))].add(partition)
         for index, member in enumerate(self.members):
             keep = self.rng.random() < self.scenario.keep_queue
-            member.process.spawn(member.assign(dealt[index], keep))
+            member.process.spawn(member.faust.assign(dealt[index], keep))
 
     def bury(self, member: Member, stopped: bool = False) -> None:
         """A member dies; the group notices."""
@@ -105,7 +108,7 @@ class World:
         for member in [*self.members, *self.zombies]:
             failure = member.failed
             if failure is not None:
-                if not isinstance(failure, OSError):
+                if not isinstance(failure, OSError | NotAssigned):
                     raise failure
                 self.bury(member)
         for member in [*self.members, *self.zombies]:
@@ -124,7 +127,7 @@ class World:
             member = rng.choice(self.members)
             self.members.remove(member)
             self.zombies.append(member)
-            member.rebalancing = True
+            member.faust.rebalancing = True
             self.begin_rebalance()
         if self.zombies and rng.random() < 0.03:
             self.bury(rng.choice(self.zombies), stopped=rng.random() < 0.5)
