@@ -10,7 +10,7 @@ TRAIN_VENV := .venv-train
 BENCH_VENV := .venv-bench
 UV := $(BIN)/uv pip install --quiet --python
 PYTEST := $(BIN)/python -m pytest
-FAST := tests/unit tests/property tests/golden tests/stream
+FAST := tests/unit tests/property tests/golden tests/stream tests/scenarios
 SEED ?= 0
 SEEDS ?= 10
 
