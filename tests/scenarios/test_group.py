@@ -80,7 +80,13 @@ class SeeksAtOnce(Listener):
 
     async def _assigned(self, app: Any, assigned: set[Any], **_: Any) -> None:
         await super()._assigned(app, assigned)
-        self.seeking = asyncio.ensure_future(self.seek(0, 20))
+        self.start = asyncio.ensure_future(self._start())
+
+    async def _start(self) -> int | None:
+        """Where reading would have begun."""
+        position = await self.position(0)
+        await self.seek(0, 20)
+        return position
 
 
 async def test_a_seek_at_the_assignment_may_be_undone(edges: Edges) -> None:
@@ -92,9 +98,11 @@ async def test_a_seek_at_the_assignment_may_be_undone(edges: Edges) -> None:
             first.durable[0] = 10
             await until_acknowledged(first)
             await first.member.commit()
-        async with joined(SeeksAtOnce(group)) as second:
+        second = SeeksAtOnce(group)
+        async with joined(second):
             batch = await second.next(0)
             assert batch.offsets[0] in (10, 20)
+            assert (await second.start or 0) >= 10
             end = batch.offsets[-1] + 1
             assert await second.read(0, end, 60) == values(end, 60)
 

@@ -87,10 +87,10 @@ async def test_progress_is_the_largest_offsets(edges: Edges) -> None:
         other = telemetry_fields(3, layers=LAYERS, topic_id="logits-2")
         for action in (
             telemetry(5, 10, 12),
+            insert(route, TELEMETRY_TABLE, 7, [other]),
             telemetry(2, 7),  # a former owner's, late
             telemetry(4, 20, partition=1),
             telemetry(90, 11, log_id="telemetry-0"),  # of the log before
-            insert(route, TELEMETRY_TABLE, 7, [other]),
         ):
             assert tables.insert(action) == Done()
         # Sources are the whole table's, whichever log or partition brought them.
