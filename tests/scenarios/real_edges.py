@@ -44,6 +44,8 @@ class RealEdges:
     def __init__(self, system: System) -> None:
         # Batches of a few records: borders, and what waits behind one another, as in the simulation.
         system.flags |= {"worker.batch_records_max": 5, "worker.commit_interval_s": 3600}
+        # So long that what nobody has waited for is not there yet when the log is read.
+        system.flags["worker.linger_ms"] = 500
         self._system = system
         self.settings = system.settings
 

@@ -11,7 +11,7 @@ from routekeel.streams.app.sender import Output
 from tests.scenarios.edges import LIMIT_S, Edges
 
 ROOM = 40
-MANY = 500
+MANY = 200
 Records = list[tuple[bytes | None, bytes]]
 
 
