@@ -60,6 +60,10 @@ class WorkerMetrics:
         self.output_bytes = counter(
             "output_bytes_total", "Bytes sent before compression, all topics."
         )
+        self.holes = counter(
+            "offsets_without_record_total",
+            "Offsets below others' that never had a record: transactions' markers.",
+        )
         self.input_bytes = counter("input_bytes_total", "Bytes of the records taken.")
         self.batch_records = histogram("batch_records", "Records in a batch.", BATCH_BUCKETS)
         self.step_s = histogram("step_seconds", "Time to apply a batch.", SECONDS_BUCKETS)

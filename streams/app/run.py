@@ -20,6 +20,7 @@ from routekeel.schemas.registry import subject_of
 from routekeel.streams.app.changelog_topic import ChangelogTopic
 from routekeel.streams.app.decoding import LogitsDecoder
 from routekeel.streams.app.faust_app import create_app
+from routekeel.streams.app.gap_watch import first_record_of
 from routekeel.streams.app.lag import LagWatch
 from routekeel.streams.app.lifecycle import (
     checkpoint,
@@ -213,7 +214,7 @@ def _assemble(
     output = OutputProducer(settings)
     worker = StreamWorker(
         settings, app, partitions, decoder, output, dead_letter, metrics,
-        lambda: current_topic_id(settings),
+        lambda: current_topic_id(settings), first_record_of(settings),
     )  # fmt: skip
     return worker, partitions
 

@@ -15,10 +15,12 @@ from contextlib import suppress
 from typing import Any
 
 import faust
+from aiokafka.errors import IllegalStateError
 from faust.types import TP
 
 from routekeel.schemas.codec import Encoder
 from routekeel.streams.app.decoding import LogitsDecoder
+from routekeel.streams.app.gap_watch import FirstRecord, GapWatch
 from routekeel.streams.app.metrics import WorkerMetrics
 from routekeel.streams.app.moment import Moment
 from routekeel.streams.app.partitions import OwnedPartition, Partitions
@@ -43,6 +45,7 @@ class StreamWorker:
         encode_dead_letter: Encoder,
         metrics: WorkerMetrics,
         current_topic_id: Callable[[], Awaitable[str]],
+        first_record: FirstRecord,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
@@ -56,6 +59,7 @@ class StreamWorker:
         self._clock = clock
         self._busy = asyncio.Lock()
         self._starting: list[asyncio.Future[None]] = []
+        self._gaps = GapWatch(first_record)
         self._waiting: set[int] = set()
         self.failed: asyncio.Future[BaseException] = asyncio.get_event_loop().create_future()
         self.progress_at = clock()
@@ -135,9 +139,10 @@ class StreamWorker:
             if owned is None:
                 return
             tp = TP(self.settings.topics.logits, partition)
-            committed = await self.app.consumer.position(tp)
-            if committed is not None and committed != owned.processor.watermark.applied_offset + 1:
-                await self._seek(tp, owned)
+            with suppress(IllegalStateError):  # given up meanwhile
+                at = await self.app.consumer.position(tp)
+                if at is not None and at != owned.processor.watermark.applied_offset + 1:
+                    await self._seek(tp, owned)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
@@ -164,6 +169,8 @@ class StreamWorker:
         async with self._busy:
             if not owned.owned:
                 return
+            applied = owned.processor.watermark.applied_offset
+            self.metrics.holes.inc(last - applied - sum(o > applied for o in batch.offsets))
             self.first_batch = self.first_batch or Moment.now()
             self.metrics.batch_records.observe(len(batch))
             started = time.perf_counter()
@@ -243,18 +250,20 @@ class StreamWorker:
             applied = owned.processor.watermark.applied_offset
             if first == applied + 1:
                 return True
+        if await self._gaps.is_hole(tp.partition, applied, first):
+            log.warning("%s[%d] has no record between the offsets %d and %d", *tp, applied, first)
+            return True
         self.metrics.gaps_healed.inc()
         log.info(
-            "%s[%d]: offset %d came after %d; reading the records between again",
-            *tp,
-            first,
-            applied,
+            "%s[%d]: after %d came %d; the records between are read again", *tp, applied, first
         )
         await self._seek(tp, owned)
         return False
 
     async def _seek(self, tp: TP, owned: OwnedPartition) -> None:
-        await self.app.consumer.seek(tp, owned.processor.watermark.applied_offset + 1)
+        # In a rebalance it may have been given up meanwhile: who gets it begins at the watermark.
+        with suppress(IllegalStateError):
+            await self.app.consumer.seek(tp, owned.processor.watermark.applied_offset + 1)
 
     async def checkpoint_if_due(self) -> None:
         """Checkpoint what the policy says is due by now."""

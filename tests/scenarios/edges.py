@@ -13,10 +13,10 @@ from typing import Any, Protocol
 from routekeel.schemas.tables import Table
 from routekeel.streams.app.partitions import StateLog
 from routekeel.streams.app.sender import Output
+from routekeel.streams.sinks.actions import Insert
 from routekeel.streams.sinks.dedupe import LetterKey, TableProgress
 from routekeel.streams.sinks.items import Route
 from routekeel.streams.sinks.outcomes import Outcome
-from routekeel.streams.sinks.work import Insert
 from routekeel.streams.topology.changelog import ChangelogRecord
 
 PARTITIONS = 4
@@ -81,8 +81,6 @@ class Group(Protocol):
     """The logits topic and the group that reads it."""
 
     topic: str
-    not_assigned: type[Exception]
-    """What asking for a partition raises that the member does not have."""
 
     def member(self, committable: Callable[[int], int | None]) -> Member:
         """One more worker's; `committable` says what of a partition is durable."""
@@ -116,6 +114,10 @@ class Tables(Protocol):
 
     def insert(self, action: Insert, fault: str = "") -> Outcome:
         """With `fault` "down" nothing gets there; with "lost" the answer does not come back."""
+        ...
+
+    def has(self, action: Insert) -> bool:
+        """Whether the rows of an insert are there."""
         ...
 
     def count(self, table: Table) -> int:

@@ -9,9 +9,9 @@ from routekeel.schemas.codec import Encoder
 from routekeel.schemas.registry import FixedSchemaIds
 from routekeel.schemas.tables import Table
 from routekeel.streams.settings import Settings
+from routekeel.streams.sinks.actions import Insert
 from routekeel.streams.sinks.items import ItemDecoder, Route, routes_of
 from routekeel.streams.sinks.payload import build_payload
-from routekeel.streams.sinks.work import Insert
 from routekeel.streams.topology.records import LogBatch, Source, SourceRecord
 from tests.unit.sink_records import START_MS
 

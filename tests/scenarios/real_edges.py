@@ -9,7 +9,6 @@ from itertools import product
 from typing import Any
 from unittest import mock
 
-from aiokafka.errors import IllegalStateError
 from clickhouse_connect.driver.client import Client
 from confluent_kafka import Producer
 from confluent_kafka.admin import ConfigResource, ResourceType
@@ -23,12 +22,12 @@ from routekeel.streams.app.run import current_topic_id
 from routekeel.streams.errors import ServiceUnavailable
 from routekeel.streams.history.store import connect
 from routekeel.streams.settings import Settings
+from routekeel.streams.sinks.actions import Insert
 from routekeel.streams.sinks.dedupe import LetterKey, TableProgress
 from routekeel.streams.sinks.items import Route
 from routekeel.streams.sinks.lease import LeaseTerms
 from routekeel.streams.sinks.outcomes import Outcome
 from routekeel.streams.sinks.store import TableStore
-from routekeel.streams.sinks.work import Insert
 from routekeel.streams.topics import admin_client, changelog_topic, ensure_topics, log_bounds
 from routekeel.streams.topology.changelog import ChangelogRecord
 from tests.scenarios.edges import PARTITIONS
@@ -158,8 +157,6 @@ class RealOutputs:
 class RealGroup:
     """The logits topic and the app's group."""
 
-    not_assigned: type[Exception] = IllegalStateError
-
     def __init__(self, settings: Settings) -> None:
         self.settings, self.topic = settings, settings.topics.logits
         self.members: list[RealMember] = []
@@ -238,6 +235,9 @@ class RealTables:
 
     def insert(self, action: Insert, fault: str = "") -> Outcome:
         return self._stores[fault].insert(action)
+
+    def has(self, action: Insert) -> bool:
+        return self._stores[""].has(action)
 
     def count(self, table: Table) -> int:
         place = f"{self._settings.clickhouse.database}.{table.name}"

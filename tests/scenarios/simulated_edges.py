@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from routekeel.schemas.tables import DEAD_LETTERS_TABLE, Table
+from routekeel.streams.sinks.actions import Insert
 from routekeel.streams.sinks.dedupe import LetterKey, TableProgress
 from routekeel.streams.sinks.outcomes import Failed, Outcome
-from routekeel.streams.sinks.work import Insert
 from routekeel.streams.topology.changelog import ChangelogRecord
 from routekeel.streams.topology.records import SourceRecord
 from tests.scenarios.edges import PARTITIONS
 from tests.simulation import edges as simulated
 from tests.simulation.broker import Broker
-from tests.simulation.faust import NotAssigned, SimFaust, topic_id
+from tests.simulation.faust import SimFaust, topic_id
 from tests.simulation.tables import SimTables
 from tests.simulation.turns import Process, Turns
 
@@ -116,7 +116,6 @@ class SimGroup:
     """The broker's logs and one group; partitions are dealt out in turn."""
 
     topic = "logits"
-    not_assigned: type[Exception] = NotAssigned
 
     def __init__(self, world: SimulatedEdges) -> None:
         self.world = world
@@ -193,6 +192,9 @@ class SimulatedTables:
             return Failed("connection refused")
         outcome = self._tables.insert(action)
         return Failed("timeout", unknown=True) if fault == "lost" else outcome
+
+    def has(self, action: Insert) -> bool:
+        return self._tables.has(action)
 
     def count(self, table: Table) -> int:
         return len(self._tables.rows[table.name])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from routekeel.schemas.tables import DEAD_LETTERS_TABLE, TELEMETRY_TABLE, WEIGHTS_TABLE
+from routekeel.streams.sinks.actions import Insert
 from routekeel.streams.sinks.dedupe import TableProgress
 from routekeel.streams.sinks.outcomes import Done, Failed, Fault, RefusedByStore
-from routekeel.streams.sinks.work import Insert
 from tests.scenarios.edges import Edges, Tables
 from tests.scenarios.inserts import LETTERS_ROUTE, LOG_ID, TELEMETRY_ROUTE, insert
 from tests.unit.sink_records import letter_fields, telemetry_fields
@@ -44,7 +44,7 @@ async def test_an_insert_that_did_not_get_there_leaves_nothing(edges: Edges) -> 
         action = telemetry(0, 10, 11)
         outcome = tables.insert(action, "down")
         assert isinstance(outcome, Failed) and not outcome.unknown
-        assert rows(tables) == 0
+        assert rows(tables) == 0 and not tables.has(action)
         assert tables.insert(action) == Done()
         assert rows(tables) == 2
 
@@ -54,7 +54,8 @@ async def test_an_insert_whose_answer_is_lost_is_there_and_may_be_sent_again(edg
         action = telemetry(0, 10, 11)
         outcome = tables.insert(action, "lost")
         assert isinstance(outcome, Failed) and outcome.unknown
-        assert rows(tables) == 2
+        assert rows(tables) == 2 and tables.has(action)
+        assert not tables.has(telemetry(2, 12))
         assert tables.insert(action) == Done()
         assert rows(tables) == 2
 

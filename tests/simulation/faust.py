@@ -13,15 +13,13 @@ from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+from aiokafka.errors import IllegalStateError
+
 from routekeel.streams.errors import ConfigurationError
 from tests.simulation.broker import Broker
 from tests.simulation.turns import Process
 
 QUEUE_MAX = 6
-
-
-class NotAssigned(Exception):
-    """What aiokafka's IllegalStateError says: the partition is not (or no longer) this member's."""
 
 
 class TP(NamedTuple):
@@ -89,7 +87,7 @@ class SimFaust:
 
     def _check(self, tp: TP) -> None:
         if tp.partition not in self._positions:
-            raise NotAssigned(tp)
+            raise IllegalStateError(tp)
 
     async def earliest_offsets(self, tp: TP) -> dict[TP, int]:
         await self._process.turn("earliest offsets")

@@ -28,7 +28,6 @@ from tests.simulation.faust import SimFaust, topic_id
 from tests.simulation.turns import Process
 
 
-
 class Faults(NamedTuple):
     """How often (0…1) what goes wrong in a process that lives."""
 
@@ -116,7 +115,7 @@ class Member:
         )
         self.worker = StreamWorker(
             settings, self.faust, self.partitions, decoder, self.output, letters, metrics,
-            self._topic_id, self._clock,
+            self._topic_id, self._first_record, self._clock,
         )  # fmt: skip
         self.faust.start()
         process.spawn(self._watch())
@@ -137,6 +136,10 @@ class Member:
         if self.rng.random() < self.faults.topic_away:
             raise ServiceUnavailable("the broker does not answer", "wait for it")
         return found
+
+    async def _first_record(self, partition: int, offset: int) -> int | None:
+        await self.process.turn(f"look at {partition} from {offset}")
+        return offset if offset < len(self.broker.logs[partition]) else None
 
     def _clock(self) -> float:
         """Time passes by the seed: a checkpoint may be due at any batch."""

@@ -141,17 +141,7 @@ class SimStore:
             case FindRows():
                 if how == "down":
                     return Failed("no answer")
-                rows = self.rows[action.insert.table.name]
-                there = (
-                    action.insert.source.topic,
-                    action.insert.source.partition,
-                    action.insert.last,
-                )
-                found = any(
-                    (row["log_topic"], row["log_partition"], row["log_offset"]) == there
-                    for row in rows
-                )
-                return Done() if found else Absent()
+                return Done() if self.tables.has(action.insert) else Absent()
             case Insert():
                 return self._insert(action, how)
 

@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from routekeel.schemas.tables import TABLES, Table
+from routekeel.streams.sinks.actions import Insert
 from routekeel.streams.sinks.dedupe import LetterKey, SourceKey, TableProgress
 from routekeel.streams.sinks.items import Route
 from routekeel.streams.sinks.outcomes import Done, Fault, Outcome, RefusedByStore
-from routekeel.streams.sinks.work import Insert
 
 Row = dict[str, Any]
 
@@ -51,6 +51,15 @@ class SimTables:
             for row in self.rows[table.name]
         }
         return frozenset(stored & set(keys))
+
+    def has(self, action: Insert) -> bool:
+        """Whether the last row of an insert is there."""
+        source = action.source
+        last = (source.topic_id, source.partition, action.last)
+        return any(
+            (row["log_topic_id"], row["log_partition"], row["log_offset"]) == last
+            for row in self.rows[action.table.name]
+        )
 
     def insert(self, action: Insert) -> Outcome:
         """All rows, or none where one is refused; a token that was seen adds nothing.

@@ -10,7 +10,6 @@ from routekeel.schemas.codec import Encoder
 from routekeel.schemas.records import ROUTER_LOGITS
 from routekeel.schemas.registry import FixedSchemaIds
 from tests.simulation.broker import Broker
-from tests.simulation.faust import NotAssigned
 from tests.simulation.member import Disk, Faults, Member
 from tests.simulation.scenario import Scenario, Source
 from tests.simulation.turns import Process, Turns
@@ -108,7 +107,7 @@ class World:
         for member in [*self.members, *self.zombies]:
             failure = member.failed
             if failure is not None:
-                if not isinstance(failure, OSError | NotAssigned):
+                if not isinstance(failure, OSError):
                     raise failure
                 self.bury(member)
         for member in [*self.members, *self.zombies]:

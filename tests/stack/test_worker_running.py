@@ -121,6 +121,33 @@ def test_what_retention_removed_unread_is_counted_and_the_rest_goes_on(system: M
     assert metrics(page_again)["lost_to_retention_total"] == 0
 
 
+def test_offsets_that_transactions_took_are_no_gap(system: MakeSystem) -> None:
+    """A marker is no record: reading again would find the same for ever, also where a batch begins at it."""
+    running = system("transaction", **SMALL)
+    settings = running.settings
+    ensure_topics(settings)
+    producer = Producer(settings.kafka.client_config() | {"transactional.id": "transaction"})
+    producer.init_transactions(30)
+    worker = running.start("worker")
+    url = running.pages(worker)
+    for count in (
+        1,
+        2,
+        3,
+    ):  # each applied before the next is written: a batch begins after a marker
+        producer.begin_transaction()
+        producer.produce(settings.topics.logits, b"not even Avro", b"session", 0)
+        producer.commit_transaction(30)
+        wait_until(
+            lambda count=count: end_of(settings, settings.topics.dlq) == count,
+            "the dead letter",
+            alive=[worker],
+        )
+    assert metrics(url)["offsets_without_record_total"] == 2
+    worker.terminate()
+    assert worker.wait(30) == 0, running.log_of(worker)
+
+
 @pytest.mark.parametrize("gone", ["for a moment", "for long"])
 def test_a_topic_that_is_recreated_under_a_running_worker_is_a_new_log(
     gone: str, system: MakeSystem
