@@ -12,6 +12,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from routekeel.streams.errors import ConfigurationError, ServiceUnavailable
 from routekeel.streams.settings import Settings
@@ -147,16 +148,33 @@ def log_bounds(
     """
     admin = admin or admin_client(settings)
     keys = list(partitions)
-    found: list[dict[tuple[str, int], int]] = []
-    for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):
-        wanted = {TopicPartition(*key): spec for key in keys}
-        try:
-            futures = admin.list_offsets(wanted, request_timeout=TIMEOUT_S) if wanted else {}
-            found.append({(tp.topic, tp.partition): f.result().offset for tp, f in futures.items()})
-        except KafkaException as error:
-            raise _unavailable(settings, error) from error
-    starts, ends = found
+    try:
+        starts, ends = (
+            _offsets(admin, {TopicPartition(*key): spec for key in keys})
+            for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
+        )
+    except KafkaException as error:
+        raise _unavailable(settings, error) from error
     return {key: (starts[key], ends[key]) for key in keys}
+
+
+def _leads_nobody(error: BaseException) -> bool:
+    """Whether a partition has no leader yet: just after its topic was made, or its broker came back."""
+    codes = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+    return isinstance(error, KafkaException) and error.args[0].code() in codes
+
+
+@retry(
+    retry=retry_if_exception(_leads_nobody),
+    wait=wait_fixed(0.2),
+    stop=stop_after_delay(TIMEOUT_S),
+    reraise=True,
+)
+def _offsets(
+    admin: AdminClient, wanted: dict[TopicPartition, OffsetSpec]
+) -> dict[tuple[str, int], int]:
+    futures = admin.list_offsets(wanted, request_timeout=TIMEOUT_S) if wanted else {}
+    return {(tp.topic, tp.partition): found.result().offset for tp, found in futures.items()}
 
 
 def ensure_topics(settings: Settings) -> list[TopicOutcome]:
