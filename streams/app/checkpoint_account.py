@@ -13,10 +13,13 @@ from typing import Final
 
 from routekeel.streams.settings.tree import WorkerSettings
 
-IDLE_S: Final = 1.0
-"""Without a batch for this long, nothing more is coming. Sessions that an engine serves in lockstep pause
-between two tokens, too, and that must not make a checkpoint of every token.
-"""
+IDLE_S: Final = 0.25
+"""Without a batch for this long nothing more is coming, as far as pauses between batches tell:"""
+PAUSES: Final = 4
+"""so many times the longest of the latest pauses has to pass. Sessions that an engine serves in lockstep pause
+between two tokens, and that must not make a checkpoint of every token."""
+IDLE_S_MAX: Final = 2.0
+"""But no longer than this."""
 
 
 @dataclass(slots=True)
@@ -24,17 +27,20 @@ class CheckpointAccount:
     """What a partition has read since its last checkpoint. Times by the worker's clock, in seconds."""
 
     checkpointed_at: float
-    applied_at: float = 0.0
+    applied_at: float | None = None
+    longest_pause_s: float = 0.0
     input_bytes: int = 0
 
     def applied(self, input_bytes: int, now: float) -> None:
         """A batch of so many bytes was applied."""
+        if self.applied_at is not None:
+            self.longest_pause_s = max(self.longest_pause_s, now - self.applied_at)
         self.input_bytes += input_bytes
         self.applied_at = now
 
     def checkpointed(self, now: float) -> None:
         """Everything is durable."""
-        self.checkpointed_at, self.input_bytes = now, 0
+        self.checkpointed_at, self.input_bytes, self.longest_pause_s = now, 0, 0.0
 
     def is_due(self, policy: WorkerSettings, dirty_bytes: int, now: float) -> bool:
         """Whether `dirty_bytes` of changed state should be written now."""
@@ -44,5 +50,8 @@ class CheckpointAccount:
         if waited < policy.checkpoint_interval_s:
             return False
         # With nothing more coming in, waiting would gain nothing.
-        is_idle = now - self.applied_at >= IDLE_S
-        return is_idle or dirty_bytes <= policy.checkpoint_share_max * self.input_bytes
+        return self._is_idle(now) or dirty_bytes <= policy.checkpoint_share_max * self.input_bytes
+
+    def _is_idle(self, now: float) -> bool:
+        quiet_s = now - (self.applied_at or 0.0)
+        return quiet_s >= min(IDLE_S_MAX, max(IDLE_S, PAUSES * self.longest_pause_s))

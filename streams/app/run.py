@@ -31,6 +31,7 @@ from routekeel.streams.app.lifecycle import (
 )
 from routekeel.streams.app.lifecycle import watch as watch_over
 from routekeel.streams.app.metrics import WorkerMetrics
+from routekeel.streams.app.moment import Moment
 from routekeel.streams.app.output import OutputProducer
 from routekeel.streams.app.partitions import Partitions
 from routekeel.streams.app.progress import WorkerProgress, worker_progress
@@ -58,12 +59,11 @@ GC_ALLOCATIONS = 200_000
 
 @dataclass(frozen=True, slots=True)
 class WorkerResult:
-    """What a worker did until it ended; busy from its first batch to its last checkpoint."""
+    """What a worker did until it ended, and when it had its first batch in hand, if any."""
 
     records: int
     seconds: float
-    busy_s: float
-    busy_cpu_s: float
+    first_batch: Moment | None
 
 
 def run_worker(
@@ -144,9 +144,7 @@ async def _run(
                     on_ready(address)
                 await watch_over(settings, worker, watch, stop, until_idle_s, tell)
                 await checkpoint(worker)
-        first, last = worker.first_batch, worker.last_durable
-        busy = (last.at_s - first.at_s, last.cpu_s - first.cpu_s) if first and last else (0.0, 0.0)
-        return WorkerResult(worker.records_applied, time.monotonic() - started, *busy)
+        return WorkerResult(worker.records_applied, time.monotonic() - started, worker.first_batch)
     except RoutekeelError:
         raise
     except Exception as error:

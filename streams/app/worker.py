@@ -65,7 +65,6 @@ class StreamWorker:
         self.progress_at = clock()
         self.records_applied = 0
         self.first_batch: Moment | None = None
-        self.last_durable: Moment | None = None
         self._attach()
 
     def _attach(self) -> None:
@@ -296,4 +295,3 @@ class StreamWorker:
             for owned in dirty:
                 await self.partitions.checkpoint(owned)
                 owned.account.checkpointed(self._clock())
-            self.last_durable = Moment.now()

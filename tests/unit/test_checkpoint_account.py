@@ -25,8 +25,8 @@ POLICY = WorkerSettings(
         (9.9, 0.0, 3000, 900, False),
         (10.0, 0.0, 3000, 900, True),  # waited long enough
         (0.1, 0.0, 1, 1000, True),  # too much to hold back
-        (1.5, 0.9, 100, 90, False),  # between two tokens
-        (1.5, 1.0, 100, 90, True),  # nothing comes any more
+        (1.5, 0.2, 100, 90, False),
+        (1.5, 0.3, 100, 90, True),  # nothing comes any more
         (0.9, 0.9, 100, 90, False),
     ],
 )
@@ -38,6 +38,19 @@ def test_when_a_checkpoint_is_due(
     assert account.is_due(POLICY, dirty_kb * KB, 100.0 + waited_s) is due
 
 
+@pytest.mark.parametrize(
+    ("pause_s", "quiet_s", "due"),
+    [(0.05, 0.25, True), (0.3, 1.1, False), (0.3, 1.2, True), (5.0, 1.9, False), (5.0, 2.0, True)],
+)
+def test_nothing_more_comes_when_it_has_been_quiet_for_several_pauses(
+    pause_s: float, quiet_s: float, due: bool
+) -> None:
+    account = CheckpointAccount(checkpointed_at=100.0)
+    account.applied(100 * KB, 101.0)
+    account.applied(100 * KB, 101.0 + pause_s)
+    assert account.is_due(POLICY, 90 * KB, 101.0 + pause_s + quiet_s) is due
+
+
 def test_a_checkpoint_starts_the_account_anew() -> None:
     account = CheckpointAccount(checkpointed_at=0.0)
     account.applied(5000 * KB, 1.0)
@@ -46,7 +59,7 @@ def test_a_checkpoint_starts_the_account_anew() -> None:
     assert not account.is_due(POLICY, 5 * KB, 3.2)
 
 
-@pytest.mark.parametrize("pause_s", [0.04, 0.1, 0.3, 0.9])
+@pytest.mark.parametrize("pause_s", [0.04, 0.1, 0.3, 0.9, 1.2])
 @pytest.mark.parametrize("at_once", [1, 200])
 def test_two_hundred_sessions_of_a_large_model_write_less_than_half_their_input(
     pause_s: float, at_once: int
@@ -61,7 +74,7 @@ def test_two_hundred_sessions_of_a_large_model_write_less_than_half_their_input(
     touched: set[int] = set()
     now, tick_s, index = 0.0, 0.1, 0
     next_chunk_at, next_tick_at = 0.0, 0.0
-    while now < 30:
+    while now < 60:
         now = min(next_chunk_at, next_tick_at)
         if now == next_chunk_at:
             next_chunk_at += pause_s
