@@ -81,18 +81,21 @@ class ChangelogTopic:
         self._topic = changelog_topic(settings)
         self._admin = admin_client(settings)
         self._threads = ThreadPoolExecutor(RECOVERY_THREADS, "recovery")
-        self._producer = Producer(
-            settings.kafka.client_config()
-            | {
-                "enable.idempotence": True,
-                "message.timeout.ms": 0,  # it waits for a broker that is away, as output.py's does
-                "linger.ms": 1,
-                "compression.type": "lz4",
-                "message.max.bytes": settings.topics.record_bytes_max,
-                "queue.buffering.max.messages": WRITE_QUEUE_RECORDS,
-                "queue.buffering.max.kbytes": WRITE_QUEUE_KB,
-            }
-        )
+        config = settings.kafka.client_config() | {
+            "enable.idempotence": True,
+            "message.timeout.ms": 0,  # it waits for a broker that is away, as output.py's does
+            "linger.ms": 1,
+            "compression.type": "lz4",
+            "message.max.bytes": settings.topics.record_bytes_max,
+            "queue.buffering.max.messages": WRITE_QUEUE_RECORDS,
+            "queue.buffering.max.kbytes": WRITE_QUEUE_KB,
+        }
+        # As many records as sessions were touched: to be told of each costs as much as sending it. Of a
+        # watermark the offset is wanted.
+        self._writing = threading.Lock()
+        self._failed: list[KafkaError] = []
+        only_errors = {"delivery.report.only.error": True, "on_delivery": self._refused}
+        self._changes, self._marks = Producer(config | only_errors), Producer(config)
 
     async def recover(self, partition: int, reader: ChangelogReader, progress: Progress) -> None:
         """Read on to the present end. Raises ServiceUnavailable when the broker does not answer,
@@ -191,42 +194,53 @@ class ChangelogTopic:
     async def write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
         """Write a checkpoint: (offset of the last record, bytes). Raises KafkaException when one failed."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, self._write, partition, records)
+        return await loop.run_in_executor(None, self._write_alone, partition, records)
+
+    def _write_alone(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
+        with (
+            self._writing
+        ):  # partitions of a recreated topic begin at once, and errors name no checkpoint
+            return self._write(partition, records)
 
     def _write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
         # The watermark goes when all it covers is in the log. In one go with the rest it could arrive where
-        # one of them did not, being too large for the broker or held up for too long.
+        # one of them did not, being too large for the broker.
         *changes, mark = records
-        _, size = self._send(partition, changes)
-        last_offset, more = self._send(partition, [mark])
-        return last_offset, size + more
-
-    def _send(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
-        # Called with (error or None, message) for each record, of which there are as many as sessions
-        # were touched: a function of our own here would be half of what writing one costs.
-        reports: dict[KafkaError | None, Message] = {}
-        delivered = reports.__setitem__
-        produce, topic = self._producer.produce, self._topic
-        size = 0
-        for key, value, headers in records:
+        self._failed.clear()
+        produce, topic = self._changes.produce, self._topic
+        size = len(mark.key) + len(mark.value or b"")
+        for key, value, headers in changes:
             size += len(key) + len(value or b"")
             while True:
                 try:
                     if headers:
-                        produce(topic, value, key, partition, delivered, headers=headers)
+                        produce(topic, value, key, partition, headers=headers)
                     else:
-                        produce(topic, value, key, partition, delivered)
+                        produce(topic, value, key, partition)
                     break
                 except BufferError:
-                    self._producer.poll(0.1)
+                    self._changes.poll(0.1)
                     self._stop_if_closed()
-        while self._producer.flush(FLUSH_STEP_S):
+        self._flush(self._changes)
+        if self._failed:
+            raise KafkaException(self._failed[0])
+        reports: list[tuple[KafkaError | None, Message]] = []
+        self._marks.produce(
+            topic, mark.value, mark.key, partition, lambda *report: reports.append(report)
+        )
+        self._flush(self._marks)
+        ((error, message),) = reports
+        if error is not None:
+            raise KafkaException(error)
+        return message.offset(), size
+
+    def _refused(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failed.append(error)
+
+    def _flush(self, producer: Producer) -> None:
+        while producer.flush(FLUSH_STEP_S):
             self._stop_if_closed()
-        # Acknowledged in order, being of one partition: the last report is the last record's.
-        last = reports.pop(None, None)
-        if reports:
-            raise KafkaException(next(iter(reports)))
-        return (-1 if last is None else last.offset()), size
 
     def close(self) -> None:
         """Wait no longer for what is being written: without a broker that may take minutes."""
@@ -234,5 +248,6 @@ class ChangelogTopic:
 
     def _stop_if_closed(self) -> None:
         if self._closed.is_set():
-            self._producer.purge()
+            for producer in (self._changes, self._marks):
+                producer.purge()
             raise KafkaException(KafkaError(KafkaError._PURGE_QUEUE))
