@@ -12,12 +12,13 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from routekeel.streams.errors import ConfigurationError, ServiceUnavailable
 from routekeel.streams.settings import Settings
 
 TIMEOUT_S = 15.0
+FIRST_TIMEOUT_S = 0.5
 HOUR_MS = 3_600_000
 COMPACTION_LAG_MS = HOUR_MS
 
@@ -158,23 +159,36 @@ def log_bounds(
     return {key: (starts[key], ends[key]) for key in keys}
 
 
-def _leads_nobody(error: BaseException) -> bool:
-    """Whether a partition has no leader yet: just after its topic was made, or its broker came back."""
-    codes = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+def _asks_again(error: BaseException) -> bool:
+    """Whether the next question may have an answer.
+
+    A partition has no leader just after its topic was made or its broker came back; and a new client's first
+    look for the leaders is lost now and then, which costs it a whole timeout.
+    """
+    codes = (
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError._TIMED_OUT,
+    )
     return isinstance(error, KafkaException) and error.args[0].code() in codes
 
 
-@retry(
-    retry=retry_if_exception(_leads_nobody),
-    wait=wait_fixed(0.2),
-    stop=stop_after_delay(TIMEOUT_S),
-    reraise=True,
-)
 def _offsets(
     admin: AdminClient, wanted: dict[TopicPartition, OffsetSpec]
 ) -> dict[tuple[str, int], int]:
-    futures = admin.list_offsets(wanted, request_timeout=TIMEOUT_S) if wanted else {}
-    return {(tp.topic, tp.partition): found.result().offset for tp, found in futures.items()}
+    if not wanted:
+        return {}
+    for attempt in Retrying(
+        retry=retry_if_exception(_asks_again),
+        wait=wait_fixed(0.1),
+        stop=stop_after_delay(TIMEOUT_S),
+        reraise=True,
+    ):
+        with attempt:
+            timeout_s = FIRST_TIMEOUT_S * 2 ** (attempt.retry_state.attempt_number - 1)
+            futures = admin.list_offsets(wanted, request_timeout=min(timeout_s, TIMEOUT_S))
+            return {(tp.topic, tp.partition): f.result().offset for tp, f in futures.items()}
+    raise AssertionError("the last attempt returns or raises")
 
 
 def ensure_topics(settings: Settings) -> list[TopicOutcome]:
