@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
+from routekeel.streams.app.transport import TP
 from tests.scenarios.edges import LIMIT_S, Group, Member
 
 
@@ -80,8 +81,6 @@ class Listener:
 
     def tp(self, partition: int) -> Any:
         """Faust's name of the partition."""
-        from faust.types import TP
-
         return TP(self.group.topic, partition)
 
     async def seek(self, partition: int, offset: int) -> None:
