@@ -98,8 +98,13 @@ def encoder(holder: Record | Nested) -> Encode:
 
 def encode_field(field: Field, value: Any) -> bytes:
     """One field's value as its record's encoder writes it."""
-    alone = Nested(field.name, (field,))
-    return encoder(alone)({field.name: value}, b"")
+    return encoder(_alone(field))({field.name: value}, b"")
+
+
+@cache
+def _alone(field: Field) -> Nested:
+    """One per declared field: records are compared by identity, and every new one would be compiled anew."""
+    return Nested(field.name, (field,))
 
 
 def _get(source: _Source, field: Field) -> str:

@@ -32,6 +32,7 @@ ROW = re.compile(
 BOUNDED_OTHERWISE = {
     "schemas/compiled.py:encoder": "the declared records",
     "schemas/compiled.py:_item_encoder": "the declared kinds",
+    "schemas/compiled.py:_alone": "the declared fields",
     "schemas/compiled.py:range_check": "the declared records",
     "schemas/avro.py:reader_schema": "the declared records",
     "schemas/matrices.py:_declared": "the declared matrices",
