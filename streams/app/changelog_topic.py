@@ -90,10 +90,10 @@ class ChangelogTopic:
             "queue.buffering.max.messages": WRITE_QUEUE_RECORDS,
             "queue.buffering.max.kbytes": WRITE_QUEUE_KB,
         }
-        # As many records as sessions were touched: to be told of each costs as much as sending it. Of a
-        # watermark the offset is wanted.
         self._writing = threading.Lock()
         self._failed: list[KafkaError] = []
+        # As many records as sessions were touched: of them only errors are told. Of a watermark the offset is
+        # wanted.
         only_errors = {"delivery.report.only.error": True, "on_delivery": self._refused}
         self._changes, self._marks = Producer(config | only_errors), Producer(config)
 
@@ -197,9 +197,8 @@ class ChangelogTopic:
         return await loop.run_in_executor(None, self._write_alone, partition, records)
 
     def _write_alone(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
-        with (
-            self._writing
-        ):  # partitions of a recreated topic begin at once, and errors name no checkpoint
+        # Partitions of a recreated topic begin at once, and an error does not say whose checkpoint it is of.
+        with self._writing:
             return self._write(partition, records)
 
     def _write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:

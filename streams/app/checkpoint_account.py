@@ -14,12 +14,12 @@ from typing import Final
 from routekeel.streams.settings.tree import WorkerSettings
 
 IDLE_S: Final = 0.25
-"""Without a batch for this long nothing more is coming, as far as pauses between batches tell:"""
-PAUSES: Final = 4
-"""so many times the longest of the latest pauses has to pass. Sessions that an engine serves in lockstep pause
-between two tokens, and that must not make a checkpoint of every token."""
 IDLE_S_MAX: Final = 2.0
-"""But no longer than this."""
+"""Without a batch for this long, at least and at most, a partition has caught up for the time being."""
+PAUSES: Final = 4
+"""In between, so many of the longest pause since the last checkpoint: sessions that an engine serves in lockstep
+pause between two tokens, and that must not make a checkpoint of every token.
+"""
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -169,7 +170,9 @@ class StreamWorker:
             if not owned.owned:
                 return
             applied = owned.processor.watermark.applied_offset
-            self.metrics.holes.inc(last - applied - sum(o > applied for o in batch.offsets))
+            self.metrics.holes.inc(
+                last - applied - len(batch) + bisect_right(batch.offsets, applied)
+            )
             self.first_batch = self.first_batch or Moment.now()
             self.metrics.batch_records.observe(len(batch))
             started = time.perf_counter()

@@ -219,8 +219,8 @@ class BatchWork:
         """The rows that were too many for the server may go in two parts, under tokens of their own."""
         assert self._selection is not None
         self.outcome_unknown = False
-        if len(items := self._selection.items) > 1:
-            self._split(int(items.offsets[(len(items) - 1) // 2]))
+        if len(self._selection.items) > 1:
+            self._split(self._selection.items)
 
     def _retry(self, action: Action | None, outcome: Failed) -> None:
         self._current = action
@@ -245,9 +245,10 @@ class BatchWork:
             self.outcome_unknown = False
             self._condemn(items, 0, Refused("store_refused", refusal.message))
         else:
-            self._split(int(items.offsets[(len(items) - 1) // 2]))
+            self._split(items)
 
-    def _split(self, left_last: int) -> None:
+    def _split(self, items: Block) -> None:
+        left_last = int(items.offsets[(len(items) - 1) // 2])
         self.counts.splits += 1
         self.outcome_unknown, self._known = False, None
         segment = self._segments.pop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -28,6 +29,18 @@ def config_at(state_dir: Path) -> StackConfig:
     )
 
 
+def client_of(at: Endpoints, **more: Any) -> Any:
+    """A ClickHouse client with the stack's credentials; `more` goes to the client."""
+    arguments = {
+        "host": at.clickhouse_host,
+        "port": at.clickhouse_port,
+        "username": at.clickhouse_username,
+        "password": at.clickhouse_password,
+        "database": at.clickhouse_database,
+    }
+    return clickhouse_connect.get_client(**{**arguments, **more})
+
+
 @pytest.fixture(scope="session")
 def local_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """A running stack. Tests that stop or kill its services must bring them up again."""
@@ -47,17 +60,7 @@ def endpoints(local_stack: LocalStack) -> Endpoints:
 def connect(endpoints: Endpoints) -> Callable[..., Any]:
     """Opens a ClickHouse client with the stack's credentials; arguments go to the client."""
 
-    def open_client(**more: Any) -> Any:
-        arguments = {
-            "host": endpoints.clickhouse_host,
-            "port": endpoints.clickhouse_port,
-            "username": endpoints.clickhouse_username,
-            "password": endpoints.clickhouse_password,
-            "database": endpoints.clickhouse_database,
-        }
-        return clickhouse_connect.get_client(**{**arguments, **more})
-
-    return open_client
+    return partial(client_of, endpoints)
 
 
 @pytest.fixture

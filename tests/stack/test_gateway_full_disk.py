@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import clickhouse_connect
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from routekeel.infra.local.stack import LocalStack
 from tests.chaos.disk import NotMounted, SmallDisk
-from tests.stack.conftest import config_at
+from tests.stack.conftest import client_of, config_at
 
 pytestmark = pytest.mark.stack
 ROWS = [[n] for n in range(1000)]
@@ -27,14 +26,7 @@ def disk_and_client(tmp_path: Path) -> Iterator[tuple[SmallDisk, Any]]:
     except NotMounted as error:
         pytest.skip(str(error))
     try:
-        at = stack.up(["clickhouse"])
-        client = clickhouse_connect.get_client(
-            host=at.clickhouse_host,
-            port=at.clickhouse_port,
-            username=at.clickhouse_username,
-            password=at.clickhouse_password,
-            database=at.clickhouse_database,
-        )
+        client = client_of(stack.up(["clickhouse"]))
         yield disk, client
         client.close()
     finally:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import clickhouse_connect
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
@@ -16,7 +15,7 @@ from routekeel.streams.settings import Settings
 from routekeel.streams.sinks.items import routes_of
 from routekeel.streams.sinks.lease import LeaseTerms
 from routekeel.streams.sinks.store import TableStore
-from tests.stack.conftest import config_at
+from tests.stack.conftest import client_of, config_at
 
 pytestmark = pytest.mark.stack
 ROWS = 1000
@@ -27,14 +26,7 @@ def client(tmp_path: Path) -> Iterator[Any]:
     """A client of an engine of its own."""
     stack = LocalStack(config_at(tmp_path / "state"))
     try:
-        at = stack.up(["clickhouse"])
-        made = clickhouse_connect.get_client(
-            host=at.clickhouse_host,
-            port=at.clickhouse_port,
-            username=at.clickhouse_username,
-            password=at.clickhouse_password,
-            database=at.clickhouse_database,
-        )
+        made = client_of(stack.up(["clickhouse"]))
         yield made
         made.close()
     finally:
