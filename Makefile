@@ -64,7 +64,7 @@ status: install  ## Show what runs
 	@$(BIN)/routekeel status
 
 test: install-dev  ## Run the tests, those on the local stack included
-	@$(PYTEST) -n 2 --dist loadgroup --durations=25 -m "not stress and not docker" tests
+	@$(PYTEST) -n 2 --dist loadfile --durations=25 -m "not stress and not docker" tests
 
 test-fast: install-dev  ## Run the tests that need no stack and no engine
 	@$(PYTEST) -q -n 2 -m "not stack and not backend and not slow and not stress and not docker" $(FAST)
