@@ -181,7 +181,7 @@ class Partitions:
                 log.warning("%s; it is tried again after the next checkpoint", error)
             self._write_again(processor, reader)
         self._metrics.checkpoints.inc()
-        self._metrics.tombstones.inc(sum(record.value is None for record in records))
+        self._metrics.tombstones.inc(sum(value is None for _, value, _ in records))
         self._metrics.changelog_bytes.inc(size)
         self._metrics.checkpoint_s.observe(self._clock() - started)
 

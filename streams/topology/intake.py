@@ -69,12 +69,13 @@ class Roster:
         if not keys:
             return intake
         recency, current = self._recency, intake.current
-        if self._nobody_leaves(len(keys), intake.clocks):
-            self._look_up_all(intake, keys)
-            last_touch = dict(zip(keys, intake.clocks, strict=True))
-            order = list(dict.fromkeys(reversed(keys)))
-            order.reverse()
-            recency.touch_all(order, map(last_touch.__getitem__, order))
+        distinct = dict.fromkeys(keys, 0)
+        if self._nobody_leaves(len(distinct), intake.clocks):
+            self._look_up_all(intake, keys, distinct)
+            last = np.zeros(len(distinct), np.int64)
+            last[intake.slots] = np.arange(len(keys))  # of several the last stays
+            last.sort()
+            recency.touch_all([keys[index] for index in last.tolist()], clocks[last])
         else:
             for key, offset, clock in zip(keys, offsets, intake.clocks, strict=True):
                 version = Version(log_epoch, offset)
@@ -91,12 +92,14 @@ class Roster:
         self.clock_us = intake.clocks[-1]
         return intake
 
-    def _nobody_leaves(self, records: int, clocks: Sequence[int]) -> bool:
-        """Whether no session can become idle, or one too many, in a batch: then only last touches count."""
+    def _nobody_leaves(self, sessions: int, clocks: Sequence[int]) -> bool:
+        """Whether no session can become idle, or one too many, in a batch of so many sessions: then
+        only last touches count.
+        """
         deadline = clocks[-1] - self._config.session_ttl_us
         oldest = self._recency.oldest()
         return (
-            len(self._recency) + records <= self._config.sessions_max
+            len(self._recency) + sessions <= self._config.sessions_max
             and clocks[0] >= deadline
             and (oldest is None or oldest[1] >= deadline)
         )
@@ -110,11 +113,10 @@ class Roster:
 
     def settle(self, intake: Intake, states: Sequence[bytes]) -> int:
         """Make the slots' last states the sessions' values; returns by how many bytes changes grew."""
-        grown = 0
-        for key, slot in intake.current.items():
-            value, old = states[slot], self.changes.get(key)
-            grown += len(value) - (len(old) if old is not None else 0)
-            self.changes[key] = value
+        keys, values = intake.current.keys(), [states[slot] for slot in intake.current.values()]
+        before = filter(None, map(self.changes.get, keys))
+        grown = sum(map(len, values)) - sum(map(len, before))
+        self.changes.update(zip(keys, values, strict=True))
         return grown
 
     def checkpointed(self) -> None:
@@ -131,18 +133,24 @@ class Roster:
                 intake.values.append(self.state_of(key) or b"")
             slots.append(slot)
 
-    def _look_up_all(self, intake: Intake, keys: Sequence[bytes]) -> None:
-        """`_look_up` of a batch in which nobody leaves."""
-        distinct = list(dict.fromkeys(keys))
-        intake.keys, intake.current = (
-            distinct,
-            dict(zip(distinct, range(len(distinct)), strict=True)),
-        )
-        intake.slots = list(map(intake.current.__getitem__, keys))
-        changes, stored = self.changes, self._store.get
-        intake.values = [
-            (changes[key] if key in changes else stored(key)) or b"" for key in distinct
-        ]
+    def _look_up_all(self, intake: Intake, keys: Sequence[bytes], slots: dict[bytes, int]) -> None:
+        """`_look_up` of a batch in which nobody leaves; `slots` has its keys in order and is filled in."""
+        intake.keys = list(slots)
+        slots.update(zip(intake.keys, range(len(slots)), strict=True))
+        intake.current = slots
+        intake.slots = list(map(slots.__getitem__, keys))
+        intake.values = self._states_of(intake.keys)
+
+    def _states_of(self, keys: Sequence[bytes]) -> list[bytes]:
+        """`state_of` each, b"" for none."""
+        changes = self.changes
+        values = list(map(changes.get, keys))
+        # None is one that has not changed, or that was evicted.
+        asked = [i for i, value in enumerate(values) if value is None and keys[i] not in changes]
+        if asked:
+            for i, value in zip(asked, self._store.get_all([keys[i] for i in asked]), strict=True):
+                values[i] = value
+        return [value or b"" for value in values]
 
     def _evict(self, key: bytes, version: Version, current: dict[bytes, int]) -> None:
         self._recency.remove(key)

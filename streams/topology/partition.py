@@ -133,10 +133,8 @@ class PartitionProcessor:
         """What to write to the changelog for everything applied since the last checkpoint."""
         roster = self._roster
         again = sorted(self._again - roster.changes.keys())
-        return [
-            *rewritten(again, self._store, self.watermark),
-            *checkpoint_records(roster.changes, roster.evicted_at, self.watermark),
-        ]
+        records = checkpoint_records(roster.changes, roster.evicted_at, self.watermark)
+        return [*rewritten(again, self._store, self.watermark), *records] if again else records
 
     def rewrite(self, keys: Iterable[bytes]) -> None:
         """Write these keys again with the next checkpoint: their newest record is a late writer's."""
@@ -187,7 +185,9 @@ class PartitionProcessor:
         counts: BatchCounts,
     ) -> list[Output]:
         refused = {letter.record.offset for letter in letters}
-        taken = [index for index, offset in enumerate(new.offsets) if offset not in refused]
+        taken = list(range(len(new)))
+        if refused:
+            taken = [index for index in taken if new.offsets[index] not in refused]
         intake = self._take_in(new, taken, decoded, chunks, counts)
         odd = np.zeros(len(intake.keys), np.bool_)
         slots = np.full(len(new), -1, np.int32)
@@ -204,22 +204,25 @@ class PartitionProcessor:
             self._compiled.run(
                 decoded, slots, clocks, epoch, intake.values, odd, outputs, states, counts
             )
-        members = [
-            Member(
-                index,
-                slot,
-                clock,
-                new[index],
-                chunks.get(index) or self._reference.check(new[index]),
-            )
-            for index, slot, clock in zip(taken, intake.slots, intake.clocks, strict=True)
-            if decoded is None or odd[slot]
-        ]
-        found, changed = self._reference.run(members, intake.values, epoch, counts)
-        for index, output in found.items():
-            outputs[index] = output
-        for slot, value in changed.items():
-            states[slot] = value
+        else:
+            odd[:] = True
+        if odd.any():
+            members = [
+                Member(
+                    index,
+                    slot,
+                    clock,
+                    new[index],
+                    chunks.get(index) or self._reference.check(new[index]),
+                )
+                for index, slot, clock in zip(taken, intake.slots, intake.clocks, strict=True)
+                if odd[slot]
+            ]
+            found, changed = self._reference.run(members, intake.values, epoch, counts)
+            for index, output in found.items():
+                outputs[index] = output
+            for slot, value in changed.items():
+                states[slot] = value
         self.dirty_bytes += self._roster.settle(intake, states)
         done = [output for output in outputs if output is not None]
         if len(done) != len(taken):

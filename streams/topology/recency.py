@@ -1,23 +1,30 @@
 """Which session was touched least recently: the order in which sessions are evicted.
 
-A doubly linked list in flat arrays indexed by slot, and a hash table of slots (linear probing, 4 bytes
-a place). Of a million sessions an OrderedDict takes 155 MB beside the keys and this 33, which is what
-keeps the smallest sessions below twice their bytes (`python -m tests.bench.soak`).
+A queue of touches, of which a session's last one counts and the others are passed over, and a hash
+table of sessions (linear probing, 4 bytes a place), all in flat arrays: a batch's sessions are found
+and touched in a few vector operations. Of a million sessions an OrderedDict takes 155 MB beside the
+keys and this about 40, which is what keeps the smallest sessions below twice their bytes
+(`python -m tests.bench.soak`).
 """
 
 from __future__ import annotations
 
 import struct
-from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 _TOUCH = struct.Struct("<BIqq")  # the first fields of session.py's head
 TOUCH_BYTES = _TOUCH.size
-_ENDS = 0  # the slot that stands before the first session and behind the last; no session's
-_PLACES_MIN = 8
+_NONE = 0  # the slot that is no session's, and the place in the queue that is nobody's
+_LOW = 2**32 - 1
+_ROOM_MIN = 64
+_LOOK = 256
+
+U32 = npt.NDArray[np.uint32]
+I64 = npt.NDArray[np.int64]
 
 
 class Touch(NamedTuple):
@@ -47,30 +54,32 @@ class Recency:
     """
 
     def __init__(self) -> None:
-        self._places = array("I", [_ENDS]) * _PLACES_MIN
-        self._mask = _PLACES_MIN - 1
         self._count = 0
+        # By slot: the session's key, the low bits of its hash, its last touch's clock and place in the queue.
         self._keys: list[bytes] = [b""]
-        self._clock_us = array("q", [0])
-        self._before = array("I", [_ENDS])
-        self._after = array("I", [_ENDS])
-        self._free = array("I")
+        self._hashes: U32 = np.zeros(_ROOM_MIN, np.uint32)
+        self._clock_us: I64 = np.zeros(_ROOM_MIN, np.int64)
+        self._touched: U32 = np.zeros(_ROOM_MIN, np.uint32)
+        self._free: list[int] = []
+        # By place in the hash table: a slot.
+        self._places: U32 = np.zeros(_ROOM_MIN, np.uint32)
+        # By place in the queue: the slot that was touched. What counts lies between `_begin` and `_end`.
+        self._queue: U32 = np.zeros(_ROOM_MIN, np.uint32)
+        self._begin = self._end = 1
 
     @classmethod
     def of(cls, sessions: Sessions) -> Recency:
         """The order of the sessions in a store: of their last offsets, within and across logs."""
         keys: list[bytes] = []
-        epochs, offsets, clocks = array("q"), array("q"), array("q")
+        touches: list[tuple[int, int, int]] = []
         for key, head in sessions.heads():
-            _, log_epoch, offset, clock_us = _TOUCH.unpack_from(head)
             keys.append(key)
-            epochs.append(log_epoch)
-            offsets.append(offset)
-            clocks.append(clock_us)
-        order = np.lexsort((np.asarray(offsets), np.asarray(epochs))) if keys else ()
+            touches.append(touch_of(head))
         recency = cls()
-        for index in order:
-            recency.touch(keys[index], clocks[index])
+        if keys:
+            epochs, offsets, clocks = np.array(touches, np.int64).T
+            order = np.lexsort((offsets, epochs))
+            recency.touch_all([keys[index] for index in order.tolist()], clocks[order])
         return recency
 
     def __len__(self) -> int:
@@ -78,96 +87,147 @@ class Recency:
 
     def touch(self, key: bytes, clock_us: int) -> None:
         """Make `key` the most recent, at this clock."""
-        self.touch_all((key,), (clock_us,))
+        slot = self._slot_of(key) or self._take(key)
+        if self._end == len(self._queue):
+            self._make_room(1)
+        self._queue[self._end] = slot
+        self._touched[slot] = self._end
+        self._clock_us[slot] = clock_us
+        self._end += 1
 
-    def touch_all(self, keys: Iterable[bytes], clocks_us: Iterable[int]) -> None:
-        """Make each key in turn the most recent, at its clock."""
-        before, after, clocks = self._before, self._after, self._clock_us
-        known = self._keys
-        last = before[_ENDS]
-        for key, clock_us in zip(keys, clocks_us, strict=True):
-            places, mask = self._places, self._mask  # of another size after a new session
-            place = hash(key) & mask
-            slot = places[place]
-            while slot != _ENDS and known[slot] != key:
-                place = (place + 1) & mask
-                slot = places[place]
-            if slot == _ENDS:
-                slot = self._take(key, place)
-            elif slot == last:
-                clocks[slot] = clock_us
-                continue
-            else:
-                one, other = before[slot], after[slot]
-                after[one], before[other] = other, one
-            after[last], before[slot] = slot, last
-            clocks[slot] = clock_us
-            last = slot
-        after[last], before[_ENDS] = _ENDS, last
+    def touch_all(self, keys: list[bytes], clocks_us: npt.ArrayLike) -> None:
+        """Make each key in turn the most recent, at its clock (int64[len(keys)], µs)."""
+        slots = self._slots_of(keys)
+        if self._end + len(slots) > len(self._queue):
+            self._make_room(len(slots))
+        start, self._end = self._end, self._end + len(slots)
+        self._queue[start : self._end] = slots
+        # Of a session that is there twice the later touch is the one that stays.
+        self._touched[slots] = np.arange(start, self._end, dtype=np.uint32)
+        self._clock_us[slots] = clocks_us
 
     def oldest(self) -> tuple[bytes, int] | None:
         """The least recent session and the clock at its last touch; None when there is none."""
-        slot = self._after[_ENDS]
-        return None if slot == _ENDS else (self._keys[slot], self._clock_us[slot])
+        if not self._count:
+            return None
+        slot = int(self._queue[self._begin])
+        if self._touched[slot] == self._begin:
+            return self._keys[slot], int(self._clock_us[slot])
+        while True:
+            end = min(self._end, self._begin + _LOOK)
+            ahead = self._queue[self._begin : end]
+            last = self._touched[ahead] == np.arange(self._begin, end, dtype=np.uint32)
+            found = int(last.argmax())
+            if last[found]:
+                self._begin += found
+                slot = int(ahead[found])
+                return self._keys[slot], int(self._clock_us[slot])
+            self._begin = end
 
     def remove(self, key: bytes) -> None:
         """Forget a session. Raises KeyError for one that is not there."""
         slot = self._take_out(key)
-        one, other = self._before[slot], self._after[slot]
-        self._after[one], self._before[other] = other, one
+        self._touched[slot] = _NONE
         self._keys[slot] = b""
         self._free.append(slot)
 
     def __iter__(self) -> Iterator[bytes]:
         """The sessions, the least recent first."""
-        slot = self._after[_ENDS]
-        while slot != _ENDS:
+        for slot in self._in_order().tolist():
             yield self._keys[slot]
-            slot = self._after[slot]
 
-    def _take(self, key: bytes, place: int) -> int:
-        """A slot for a new session, whose place in the table is this."""
+    def _in_order(self) -> U32:
+        queue = self._queue[self._begin : self._end]
+        last = self._touched[queue] == np.arange(self._begin, self._end, dtype=np.uint32)
+        return np.compress(last, queue)
+
+    def _make_room(self, more: int) -> None:
+        """Leave out the touches that do not count any more; room for half as many as do, and `more`."""
+        order = self._in_order()
+        self._queue = np.zeros(1 + len(order) * 3 // 2 + more + _ROOM_MIN, np.uint32)
+        self._begin, self._end = 1, 1 + len(order)
+        self._queue[1 : self._end] = order
+        self._touched[order] = np.arange(1, self._end, dtype=np.uint32)
+
+    def _slots_of(self, keys: list[bytes]) -> U32:
+        """Each session's slot; those that are not there get one."""
+        low = (np.fromiter(map(hash, keys), np.int64, len(keys)) & _LOW).astype(np.uint32)
+        mask = np.uint32(len(self._places) - 1)
+        place = low & mask
+        slots: U32 = self._places[place]
+        astray = np.flatnonzero((slots != _NONE) & (self._hashes[slots] != low))
+        while len(astray):
+            place[astray] = (place[astray] + np.uint32(1)) & mask
+            slots[astray] = met = self._places[place[astray]]
+            astray = astray[(met != _NONE) & (self._hashes[met] != low[astray])]
+        known = self._keys
+        found = [known[slot] for slot in slots.tolist()]
+        if found != keys:
+            # New ones, and those whose hash is another's: one after the other.
+            for index, (one, key) in enumerate(zip(found, keys, strict=True)):
+                if one != key:
+                    slots[index] = self._slot_of(key) or self._take(key)
+        return slots
+
+    def _slot_of(self, key: bytes) -> int:
+        """The session's slot, 0 for one that is not there."""
+        places, keys, mask = self._places, self._keys, len(self._places) - 1
+        place = hash(key) & mask
+        while (slot := int(places[place])) != _NONE and keys[slot] != key:
+            place = (place + 1) & mask
+        return slot
+
+    def _take(self, key: bytes) -> int:
+        """A slot for a new session, and its place in the table."""
+        self._count += 1
+        if 3 * self._count > 2 * len(self._places):
+            self._grow()
         if self._free:
             slot = self._free.pop()
             self._keys[slot] = key
         else:
             slot = len(self._keys)
             self._keys.append(key)
-            self._clock_us.append(0)
-            self._before.append(_ENDS)
-            self._after.append(_ENDS)
-        self._places[place] = slot
-        self._count += 1
-        if 3 * self._count > 2 * len(self._places):
-            self._grow()
+            if slot == len(self._hashes):
+                self._widen()
+        self._hashes[slot] = hash(key) & _LOW
+        self._settle(slot)
         return slot
 
+    def _settle(self, slot: int) -> None:
+        places, mask = self._places, len(self._places) - 1
+        place = int(self._hashes[slot]) & mask
+        while places[place] != _NONE:
+            place = (place + 1) & mask
+        places[place] = slot
+
     def _take_out(self, key: bytes) -> int:
-        places, keys, mask = self._places, self._keys, self._mask
+        places, keys, mask = self._places, self._keys, len(self._places) - 1
         hole = hash(key) & mask
-        while keys[places[hole]] != key or places[hole] == _ENDS:
-            if places[hole] == _ENDS:
+        while keys[found := int(places[hole])] != key or found == _NONE:
+            if found == _NONE:
                 raise KeyError(key)
             hole = (hole + 1) & mask
-        found = places[hole]
         # What stands behind the hole, and would be looked for from before it, moves up.
         place = (hole + 1) & mask
-        while (slot := places[place]) != _ENDS:
-            if (place - hash(keys[slot])) & mask >= (place - hole) & mask:
+        while (slot := int(places[place])) != _NONE:
+            if (place - int(self._hashes[slot])) & mask >= (place - hole) & mask:
                 places[hole] = slot
                 hole = place
             place = (place + 1) & mask
-        places[hole] = _ENDS
+        places[hole] = _NONE
         self._count -= 1
         return found
 
     def _grow(self) -> None:
-        places = array("I", [_ENDS]) * (2 * len(self._places))
-        mask = len(places) - 1
-        for slot in self._places:
-            if slot != _ENDS:
-                place = hash(self._keys[slot]) & mask
-                while places[place] != _ENDS:
-                    place = (place + 1) & mask
-                places[place] = slot
-        self._places, self._mask = places, mask
+        taken = self._places[self._places != _NONE]
+        self._places = np.zeros(2 * len(self._places), np.uint32)
+        for slot in taken.tolist():
+            self._settle(slot)
+
+    def _widen(self) -> None:
+        more = _ROOM_MIN + len(self._hashes) // 8
+        self._hashes, self._clock_us, self._touched = (
+            np.concatenate((column, np.zeros(more, column.dtype)))
+            for column in (self._hashes, self._clock_us, self._touched)
+        )

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from routekeel.streams.topics import changelog_topic
+
 from .bench_topics import RunTopics
 from .cases import Bench
 from .live import SESSION_TIMEOUT_S, Lap, Workers, workers
@@ -30,13 +32,17 @@ class Crowd:
     running: Workers
     written: int
     laps: list[Lap] = field(default_factory=list)
+    state_records: int = 0
 
     def measure(self, events: int, seed: int) -> None:
         """Time so many events of sessions drawn at random."""
         with self.running.paused():
             self.writer.write(self.talk.at_random(events, np.random.default_rng(seed)))
         self.written += events
+        state_log = changelog_topic(self.topics.settings)
+        before = self.topics.ends(state_log)
         self.laps.append(self.running.lap(self.written))
+        self.state_records += self.topics.ends(state_log) - before
 
     def result(self, events: int) -> dict[str, Any]:
         """Medians over the laps."""
@@ -47,6 +53,7 @@ class Crowd:
             "cpu_us_range": [min(costs), max(costs)],
             "events_per_s": statistics.median(events / lap.seconds for lap in self.laps),
             "rss_mb": max(lap.rss_mb for lap in self.laps),
+            "state_records_per_event": self.state_records / (events * len(self.laps)),
         }
 
 

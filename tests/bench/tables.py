@@ -53,13 +53,14 @@ def _sessions(report: dict[str, Any]) -> Sheet:
     rows = [
         (f"{c['sessions']:,}", f"{c['cpu_us_per_event']:.1f}",
          "–".join(f"{cost:.1f}" for cost in c["cpu_us_range"]),
-         f"{c['events_per_s']:,.0f}", f"{c['rss_mb']:,.0f}")
+         f"{c['events_per_s']:,.0f}", f"{c['state_records_per_event']:.2f}", f"{c['rss_mb']:,.0f}")
         for c in report["cases"]
     ]  # fmt: skip
     title = (
         f"Cost by live sessions, {report['shape']}: the last is {report['ratio']:.2f}× the first"
     )
-    return Sheet(title, ("sessions", "CPU µs/event", "range", "events/s", "resident MB"), rows)
+    head = ("sessions", "CPU µs/event", "range", "events/s", "state records/event", "resident MB")
+    return Sheet(title, head, rows)
 
 
 def _workers(report: dict[str, Any]) -> Sheet:

@@ -63,7 +63,9 @@ def _sessions(report: dict[str, Any]) -> Iterator[str]:
     if report["ratio"] > SESSIONS_MAX:
         yield (
             f"Cost by sessions: with {many:,} live sessions an event takes {report['ratio']:.2f}× the CPU "
-            f"that it takes with {few:,}, more than {SESSIONS_MAX}×."
+            f"that it takes with {few:,}, more than {SESSIONS_MAX}×. It then changes a session of its own, "
+            f"which goes to the state log: {report['cases'][-1]['state_records_per_event']:.2f} records for "
+            f"an event against {report['cases'][0]['state_records_per_event']:.2f}."
         )
 
 

@@ -56,6 +56,32 @@ def test_many_at_a_time_is_one_after_the_other(batches: list[list[bytes]], gone:
         assert recency.oldest() == next(iter(oracle.items()), None)
 
 
+class Alike(bytes):
+    """A key whose hash every other one has, too."""
+
+    def __hash__(self) -> int:
+        return -7
+
+
+@given(st.lists(st.lists(KEYS.map(Alike), max_size=12), max_size=4), KEYS.map(Alike))
+def test_keys_with_one_hash_are_told_apart(batches: list[list[bytes]], gone: bytes) -> None:
+    test_many_at_a_time_is_one_after_the_other.hypothesis.inner_test(batches, gone)
+
+
+def test_many_at_a_time_when_all_arrays_grow() -> None:
+    rng = random.Random(5)
+    oracle: OrderedDict[bytes, int] = OrderedDict()
+    recency = Recency()
+    for number in range(200):
+        keys = [b"session-%d" % rng.randrange(20 * number + 1) for _ in range(rng.randrange(500))]
+        recency.touch_all(keys, [number] * len(keys))
+        oracle.update(dict.fromkeys(keys, number))
+        for key in keys:
+            oracle.move_to_end(key)
+        assert recency.oldest() == next(iter(oracle.items()), None)
+    assert list(recency) == list(oracle)
+
+
 @given(st.permutations(range(6)))
 def test_a_store_gives_the_order_of_last_offsets_across_logs(places: list[int]) -> None:
     # Offsets of a recreated topic start at 0 again; the log's epoch comes first.

@@ -47,6 +47,7 @@ def test_what_is_committed_is_there_after_a_restart(tmp_path: Path) -> None:
     again = RocksDbStore(tmp_path / "db")
     assert dict(again.items()) == {b"b": b"2", b"c": b"3"}
     assert (again.get(b"a"), again.get(b"c")) == (None, b"3")
+    assert again.get_all([b"c", b"a", b"b", b"c"]) == [b"3", None, b"2", b"3"]
     assert (again.watermark, again.position) == (mark, 8)
     again.close()
 
