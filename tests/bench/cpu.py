@@ -18,9 +18,10 @@ from .cases import Bench, contender_command, measure
 from .load import Shape, write_events
 
 RATE = 200
+CLIENT = "Kafka client's threads"
 ROWS = (
     "fetch and parse", "decode", "admission", "kernel", "gather and scatter state", "encode", "produce",
-    "checkpoint", "event loop and the rest", "Kafka client's threads",
+    "checkpoint", "event loop and the rest", CLIENT,
 )  # fmt: skip
 # (words in a frame's "function (file)", row). Kept by words, so that a file may be split or renamed.
 RULES: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -87,7 +88,7 @@ def where_cpu_goes(bench: Bench, shape: Shape, events: int, sessions: int) -> di
     python_us = min(1e6 * result["main_thread_s"] / events, whole_us)
     total = sum(samples.values())
     cost = {row: python_us * samples[row] / total for row in ROWS}
-    cost["Kafka client's threads"] = whole_us - python_us
+    cost[CLIENT] = whole_us - python_us
     return {
         "shape": str(shape),
         "events": events,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from .cpu import CLIENT
 from .tables import CORES, EMITTED
 
 SESSIONS_MAX = 1.2  # × the CPU of an event, with the most sessions against the fewest
 STATE_LOG_MAX = 0.5  # × the input
 WEIGHTS_MAX = 1.0  # × the input
+KERNEL_SHARE_MIN = 0.35  # of this app's CPU, at the small shape
 EXPONENTIAL_MIN, EXPONENTIAL_EXPERTS = 5.0, 128  # × the scalar softmax
 
 
@@ -17,6 +19,7 @@ def worse(report: dict[str, Any]) -> list[str]:
     """The sentences, in the order of the tables."""
     return [
         *(sentence for case in report["cases"] for sentence in (*_behind(case), *_bytes(case))),
+        *_kernel(report["cpu"][0]),
         *_exponential(report["exponential"]),
         *_sessions(report["sessions"]),
         *(sentence for one in report["sink"] for sentence in _sink(one)),
@@ -47,6 +50,15 @@ def _bytes(case: dict[str, Any]) -> Iterator[str]:
         yield f"{case['shape']}: the state log takes {log:.2f}× the input, more than {STATE_LOG_MAX}×."
     if weights >= WEIGHTS_MAX:
         yield f"{case['shape']}: the weights take {weights:.2f}× the input, not less than it."
+
+
+def _kernel(report: dict[str, Any]) -> Iterator[str]:
+    share = report["share"]["kernel"]
+    if share < KERNEL_SHARE_MIN:
+        yield (
+            f"{report['shape']}: of this app's CPU {share:.0%} is the kernel's, less than {KERNEL_SHARE_MIN:.0%}; "
+            f"{report['share'][CLIENT]:.0%} is the Kafka client's."
+        )
 
 
 def _exponential(report: dict[str, Any]) -> Iterator[str]:
