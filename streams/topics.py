@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from routekeel.streams.errors import ConfigurationError, ServiceUnavailable
@@ -253,21 +261,17 @@ def _reconfigure(admin: AdminClient, plans: Sequence[TopicPlan]) -> set[str]:
         differing = {key: value for key, value in plan.config.items() if have[key].value != value}
         if differing:
             resource = ConfigResource(
-                ResourceType.TOPIC, plan.name, set_config={**_own(have), **differing}
+                ResourceType.TOPIC,
+                plan.name,
+                incremental_configs=[
+                    ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+                    for key, value in differing.items()
+                ],
             )
-            for future in admin.alter_configs([resource]).values():
+            for future in admin.incremental_alter_configs([resource]).values():
                 future.result()
             changed.add(plan.name)
     return changed
-
-
-def _own(entries: dict[str, Any]) -> dict[str, str]:
-    """The settings that somebody set on this topic, which alter_configs would otherwise reset."""
-    return {
-        key: entry.value
-        for key, entry in entries.items()
-        if not entry.is_default and not entry.is_read_only
-    }
 
 
 def _unavailable(settings: Settings, error: KafkaException) -> ServiceUnavailable:

@@ -11,7 +11,7 @@ from unittest import mock
 
 from clickhouse_connect.driver.client import Client
 from confluent_kafka import Producer
-from confluent_kafka.admin import ConfigResource, ResourceType
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from urllib3.exceptions import ProtocolError
 
 from routekeel.schemas.tables import DEAD_LETTERS_TABLE, Table
@@ -139,11 +139,12 @@ class RealOutputs:
             return output.OutputProducer(self._settings)
 
     def refuse(self) -> None:
-        resource = ConfigResource(
-            ResourceType.TOPIC, self.topic, set_config={"max.message.bytes": "1"}
+        smallest = ConfigEntry(
+            "max.message.bytes", "1", incremental_operation=AlterConfigOpType.SET
         )
+        resource = ConfigResource(ResourceType.TOPIC, self.topic, incremental_configs=[smallest])
         admin = admin_client(self._settings)
-        for future in admin.alter_configs([resource]).values():
+        for future in admin.incremental_alter_configs([resource]).values():
             future.result()
 
     def log(self, partition: int) -> list[tuple[bytes | None, bytes]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -30,11 +31,12 @@ def received_of(body: LeasedBody) -> tuple[bytes, bool]:
 
     def take() -> None:
         connection, _ = server.accept()
-        while block := connection.recv(65_536):
-            arrived.append(block)
-            if b"".join(arrived).endswith(DATA[-BLOCK:]):
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        connection.close()
+        # Breaking off may reset the connection instead of ending it.
+        with connection, suppress(ConnectionResetError):
+            while block := connection.recv(65_536):
+                arrived.append(block)
+                if b"".join(arrived).endswith(DATA[-BLOCK:]):
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
     thread = threading.Thread(target=take)
     thread.start()
