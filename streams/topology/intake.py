@@ -19,6 +19,8 @@ from routekeel.streams.topology.recency import Recency
 from routekeel.streams.topology.records import BatchCounts
 
 I64 = npt.NDArray[np.int64]
+STRETCH_MIN = 32
+"""From so many records on it is worth while to take them in all at once."""
 
 
 @dataclass(slots=True)
@@ -65,44 +67,60 @@ class Roster:
         counts: BatchCounts,
     ) -> Intake:
         """Take a batch's accepted records in; `clocks` is the clock at each (see `clocks_of`)."""
-        intake = Intake(clocks=clocks.tolist())
-        if not keys:
-            return intake
-        recency, current = self._recency, intake.current
-        distinct = dict.fromkeys(keys, 0)
-        if self._nobody_leaves(len(distinct), intake.clocks):
-            self._look_up_all(intake, keys, distinct)
-            last = np.zeros(len(distinct), np.int64)
-            last[intake.slots] = np.arange(len(keys))  # of several the last stays
-            last.sort()
-            recency.touch_all([keys[index] for index in last.tolist()], clocks[last])
-        else:
-            for key, offset, clock in zip(keys, offsets, intake.clocks, strict=True):
-                version = Version(log_epoch, offset)
-                while (oldest := recency.oldest()) and oldest[
-                    1
-                ] < clock - self._config.session_ttl_us:
-                    self._evict(oldest[0], version, current)
-                    counts.evicted_idle += 1
-                self._look_up(intake, (key,))
-                recency.touch(key, clock)
-                if len(recency) > self._config.sessions_max and (oldest := recency.oldest()):
-                    self._evict(oldest[0], version, current)
-                    counts.evicted_cap += 1
-        self.clock_us = intake.clocks[-1]
+        intake, start = Intake(clocks=clocks.tolist()), 0
+        while start < len(keys):
+            end = start + self._nobody_leaves(clocks[start:])
+            if end - start >= STRETCH_MIN:
+                self._take_stretch(intake, keys[start:end], clocks[start:end])
+            else:
+                end = min(len(keys), start + STRETCH_MIN)
+                for index in range(start, end):
+                    version = Version(log_epoch, offsets[index])
+                    self._take_one(intake, keys[index], intake.clocks[index], version, counts)
+            start = end
+        if keys:
+            self.clock_us = intake.clocks[-1]
         return intake
 
-    def _nobody_leaves(self, sessions: int, clocks: Sequence[int]) -> bool:
-        """Whether no session can become idle, or one too many, in a batch of so many sessions: then
-        only last touches count.
-        """
-        deadline = clocks[-1] - self._config.session_ttl_us
+    def _nobody_leaves(self, clocks: I64) -> int:
+        """At how many records to come, at these clocks, no session can become idle or be one too many."""
         oldest = self._recency.oldest()
-        return (
-            len(self._recency) + sessions <= self._config.sessions_max
-            and clocks[0] >= deadline
-            and (oldest is None or oldest[1] >= deadline)
-        )
+        idle_since = int(clocks[0]) if oldest is None else min(oldest[1], int(clocks[0]))
+        awake = np.searchsorted(clocks, idle_since + self._config.session_ttl_us, side="right")
+        return min(int(awake), self._config.sessions_max - len(self._recency))
+
+    def _take_stretch(self, intake: Intake, keys: Sequence[bytes], clocks: I64) -> None:
+        """Where nobody leaves only last touches count, and all is done for all at once."""
+        current = intake.current
+        new = [key for key in dict.fromkeys(keys) if key not in current]
+        current.update(zip(new, range(len(intake.keys), len(intake.keys) + len(new)), strict=True))
+        intake.keys += new
+        intake.values += self._states_of(new)
+        slots = list(map(current.__getitem__, keys))
+        intake.slots += slots
+        last = np.full(len(intake.keys), -1, np.int64)
+        last[slots] = np.arange(len(keys))  # of several the last stays
+        last = np.sort(last[last >= 0])
+        self._recency.touch_all([keys[index] for index in last.tolist()], clocks[last])
+
+    def _take_one(
+        self, intake: Intake, key: bytes, clock: int, version: Version, counts: BatchCounts
+    ) -> None:
+        recency = self._recency
+        deadline = clock - self._config.session_ttl_us
+        while (oldest := recency.oldest()) and oldest[1] < deadline:
+            self._evict(oldest[0], version, intake.current)
+            counts.evicted_idle += 1
+        slot = intake.current.get(key)
+        if slot is None:
+            slot = intake.current[key] = len(intake.keys)
+            intake.keys.append(key)
+            intake.values.append(self.state_of(key) or b"")
+        intake.slots.append(slot)
+        recency.touch(key, clock)
+        if len(recency) > self._config.sessions_max and (oldest := recency.oldest()):
+            self._evict(oldest[0], version, intake.current)
+            counts.evicted_cap += 1
 
     def clocks_of(self, times_us: I64, log_times_us: I64, counts: BatchCounts) -> I64:
         """The clock at each record: event time drives it, but a clock far ahead of the log's does not."""
@@ -122,24 +140,6 @@ class Roster:
     def checkpointed(self) -> None:
         """The changes are in the store."""
         self.changes, self.evicted_at = {}, {}
-
-    def _look_up(self, intake: Intake, keys: Sequence[bytes]) -> None:
-        current, slots = intake.current, intake.slots
-        for key in keys:
-            slot = current.get(key)
-            if slot is None:
-                slot = current[key] = len(intake.keys)
-                intake.keys.append(key)
-                intake.values.append(self.state_of(key) or b"")
-            slots.append(slot)
-
-    def _look_up_all(self, intake: Intake, keys: Sequence[bytes], slots: dict[bytes, int]) -> None:
-        """`_look_up` of a batch in which nobody leaves; `slots` has its keys in order and is filled in."""
-        intake.keys = list(slots)
-        slots.update(zip(intake.keys, range(len(slots)), strict=True))
-        intake.current = slots
-        intake.slots = list(map(slots.__getitem__, keys))
-        intake.values = self._states_of(intake.keys)
 
     def _states_of(self, keys: Sequence[bytes]) -> list[bytes]:
         """`state_of` each, b"" for none."""
