@@ -68,8 +68,9 @@ class Roster:
     ) -> Intake:
         """Take a batch's accepted records in; `clocks` is the clock at each (see `clocks_of`)."""
         intake, start = Intake(clocks=clocks.tolist()), 0
+        crowded = len(self._recency) + len(set(keys)) > self._config.sessions_max
         while start < len(keys):
-            end = start + self._nobody_leaves(clocks[start:])
+            end = start + self._nobody_leaves(clocks[start:], crowded)
             if end - start >= STRETCH_MIN:
                 self._take_stretch(intake, keys[start:end], clocks[start:end])
             else:
@@ -82,12 +83,12 @@ class Roster:
             self.clock_us = intake.clocks[-1]
         return intake
 
-    def _nobody_leaves(self, clocks: I64) -> int:
+    def _nobody_leaves(self, clocks: I64, crowded: bool) -> int:
         """At how many records to come, at these clocks, no session can become idle or be one too many."""
         oldest = self._recency.oldest()
         idle_since = int(clocks[0]) if oldest is None else min(oldest[1], int(clocks[0]))
-        awake = np.searchsorted(clocks, idle_since + self._config.session_ttl_us, side="right")
-        return min(int(awake), self._config.sessions_max - len(self._recency))
+        awake = int(np.searchsorted(clocks, idle_since + self._config.session_ttl_us, side="right"))
+        return min(awake, self._config.sessions_max - len(self._recency)) if crowded else awake
 
     def _take_stretch(self, intake: Intake, keys: Sequence[bytes], clocks: I64) -> None:
         """Where nobody leaves only last touches count, and all is done for all at once."""
