@@ -12,6 +12,7 @@ import typer
 from rich.logging import RichHandler
 
 from routekeel.streams.cli.live_line import LiveLine
+from routekeel.streams.cli.log_throttle import LogThrottle
 from routekeel.streams.cli.output import (
     ConfigFlag,
     JsonFlag,
@@ -42,6 +43,7 @@ def configure_logging(level: str) -> None:
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    handler.addFilter(LogThrottle(own="routekeel"))
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
     logging.getLogger("routekeel").setLevel(number)
 
