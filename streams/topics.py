@@ -6,27 +6,24 @@ for those of the old one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
     NewTopic,
-    OffsetSpec,
     ResourceType,
 )
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from routekeel.streams.errors import ConfigurationError, ServiceUnavailable
 from routekeel.streams.settings import Settings
 
 TIMEOUT_S = 15.0
-FIRST_TIMEOUT_S = 0.5
 HOUR_MS = 3_600_000
 COMPACTION_LAG_MS = HOUR_MS
 
@@ -132,7 +129,7 @@ def describe(
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 continue
-            raise _unavailable(settings, error) from error
+            raise unavailable(settings, error) from error
         found[name] = TopicInfo(name, str(description.topic_id), len(description.partitions))
     return found
 
@@ -146,57 +143,6 @@ def require(settings: Settings, names: Sequence[str]) -> dict[str, TopicInfo]:
             f"topic {', '.join(missing)} does not exist", "routekeel topics creates what is missing"
         )
     return found
-
-
-def log_bounds(
-    settings: Settings, partitions: Iterable[tuple[str, int]], admin: AdminClient | None = None
-) -> dict[tuple[str, int], tuple[int, int]]:
-    """(start, end) of each log partition, in two requests however many there are.
-
-    A consumer's get_watermark_offsets takes half a second for each. Raises ServiceUnavailable.
-    """
-    admin = admin or admin_client(settings)
-    keys = list(partitions)
-    try:
-        starts, ends = (
-            _offsets(admin, {TopicPartition(*key): spec for key in keys})
-            for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
-        )
-    except KafkaException as error:
-        raise _unavailable(settings, error) from error
-    return {key: (starts[key], ends[key]) for key in keys}
-
-
-def _asks_again(error: BaseException) -> bool:
-    """Whether the next question may have an answer.
-
-    A partition has no leader just after its topic was made or its broker came back; and a new client's first
-    look for the leaders is lost now and then, which costs it a whole timeout.
-    """
-    codes = (
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError._TIMED_OUT,
-    )
-    return isinstance(error, KafkaException) and error.args[0].code() in codes
-
-
-def _offsets(
-    admin: AdminClient, wanted: dict[TopicPartition, OffsetSpec]
-) -> dict[tuple[str, int], int]:
-    if not wanted:
-        return {}
-    for attempt in Retrying(
-        retry=retry_if_exception(_asks_again),
-        wait=wait_fixed(0.1),
-        stop=stop_after_delay(TIMEOUT_S),
-        reraise=True,
-    ):
-        with attempt:
-            timeout_s = FIRST_TIMEOUT_S * 2 ** (attempt.retry_state.attempt_number - 1)
-            futures = admin.list_offsets(wanted, request_timeout=min(timeout_s, TIMEOUT_S))
-            return {(tp.topic, tp.partition): f.result().offset for tp, f in futures.items()}
-    raise AssertionError("the last attempt returns or raises")
 
 
 def ensure_topics(settings: Settings) -> list[TopicOutcome]:
@@ -274,7 +220,8 @@ def _reconfigure(admin: AdminClient, plans: Sequence[TopicPlan]) -> set[str]:
     return changed
 
 
-def _unavailable(settings: Settings, error: KafkaException) -> ServiceUnavailable:
+def unavailable(settings: Settings, error: KafkaException) -> ServiceUnavailable:
+    """What to raise where the broker does not answer."""
     return ServiceUnavailable(
         f"Kafka at {settings.kafka.bootstrap_servers} does not answer: {error.args[0].str()}",
         "routekeel up starts a local one; routekeel config shows where the address comes from",

@@ -19,8 +19,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from routekeel.streams.app.partitions import Progress
 from routekeel.streams.app.standby import Followed
 from routekeel.streams.errors import ServiceUnavailable
+from routekeel.streams.log_bounds import log_bounds
 from routekeel.streams.settings import Settings
-from routekeel.streams.topics import admin_client, changelog_topic, log_bounds
+from routekeel.streams.topics import admin_client, changelog_topic
 from routekeel.streams.topology.changelog import ChangelogRecord
 from routekeel.streams.topology.changelog_reader import ChangelogReader
 

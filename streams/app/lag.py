@@ -13,8 +13,9 @@ from collections.abc import Callable
 from routekeel.streams.app.metrics import WorkerMetrics
 from routekeel.streams.app.partitions import Partitions
 from routekeel.streams.errors import ServiceUnavailable
+from routekeel.streams.log_bounds import log_bounds
 from routekeel.streams.settings import Settings
-from routekeel.streams.topics import admin_client, log_bounds
+from routekeel.streams.topics import admin_client
 
 
 class LagWatch:

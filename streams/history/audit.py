@@ -24,8 +24,9 @@ from routekeel.streams.history.audit_blocks import (
 )
 from routekeel.streams.history.groups import GroupState, group_state
 from routekeel.streams.history.store import connect, unavailable
+from routekeel.streams.log_bounds import log_bounds
 from routekeel.streams.settings import Settings
-from routekeel.streams.topics import admin_client, describe, log_bounds, require
+from routekeel.streams.topics import admin_client, describe, require
 from routekeel.streams.topology.from_settings import cadence_of
 
 OnProgress = Callable[[int, int], None]

@@ -24,9 +24,10 @@ from routekeel.schemas.tables import Grain, Table, tables_of
 from routekeel.streams.errors import ConfigurationError
 from routekeel.streams.history.replay import Fields, Replay, Replayed
 from routekeel.streams.history.store import connect, unavailable
+from routekeel.streams.log_bounds import log_bounds
 from routekeel.streams.settings import Settings
 from routekeel.streams.sinks.payload import record_batch
-from routekeel.streams.topics import log_bounds, require
+from routekeel.streams.topics import require
 from routekeel.streams.topology.records import Source
 
 DIFFERENCES_SHOWN = 20

@@ -14,6 +14,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from routekeel.streams.errors import RoutekeelError
+from routekeel.streams.log_bounds import log_bounds
 from routekeel.streams.settings import Settings
 from routekeel.streams.sinks.core import LogPartition, Start
 from routekeel.streams.sinks.dedupe import TableProgress
@@ -21,7 +22,7 @@ from routekeel.streams.sinks.items import Route
 from routekeel.streams.sinks.log_ids import LogIds
 from routekeel.streams.sinks.offsets import Committed, parse_committed, resume_offset
 from routekeel.streams.sinks.store import TableStore
-from routekeel.streams.topics import admin_client, log_bounds
+from routekeel.streams.topics import admin_client
 from routekeel.streams.topology.records import Source
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from routekeel.streams.log_bounds import log_bounds
 from routekeel.streams.settings import Settings, load_settings
-from routekeel.streams.topics import admin_client, ensure_topics, log_bounds
+from routekeel.streams.topics import admin_client, ensure_topics
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
 
+from routekeel.streams.log_bounds import log_bounds
 from routekeel.streams.settings import Settings
-from routekeel.streams.topics import changelog_topic, log_bounds
+from routekeel.streams.topics import changelog_topic
 
 AT_ONCE = 500
 PATIENCE_S = 10.0

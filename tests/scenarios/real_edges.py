@@ -21,6 +21,7 @@ from routekeel.streams.app.faust_app import create_app
 from routekeel.streams.app.run import current_topic_id
 from routekeel.streams.errors import ServiceUnavailable
 from routekeel.streams.history.store import connect
+from routekeel.streams.log_bounds import log_bounds
 from routekeel.streams.settings import Settings
 from routekeel.streams.sinks.actions import Insert
 from routekeel.streams.sinks.dedupe import LetterKey, TableProgress
@@ -28,7 +29,7 @@ from routekeel.streams.sinks.items import Route
 from routekeel.streams.sinks.lease import LeaseTerms
 from routekeel.streams.sinks.outcomes import Outcome
 from routekeel.streams.sinks.store import TableStore
-from routekeel.streams.topics import admin_client, changelog_topic, ensure_topics, log_bounds
+from routekeel.streams.topics import admin_client, changelog_topic, ensure_topics
 from routekeel.streams.topology.changelog import ChangelogRecord
 from tests.scenarios.edges import PARTITIONS
 from tests.stack.system import System, delete_records, read_topic, wait_until

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 from confluent_kafka import Consumer, TopicPartition
 
 from routekeel.infra.local.stack import LocalStack
+from routekeel.streams.log_bounds import log_bounds
 from routekeel.streams.settings import Settings, load_settings
-from routekeel.streams.topics import admin_client, changelog_topic, ensure_topics, log_bounds
+from routekeel.streams.topics import admin_client, changelog_topic, ensure_topics
 
 WAIT_S = 120.0
 LOGS: dict[int, Path] = {}

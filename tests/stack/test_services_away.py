@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from typer.testing import CliRunner
 
 from routekeel.infra.local.stack import LocalStack
 from routekeel.streams.cli.main import app
+from routekeel.streams.errors import ServiceUnavailable
 from routekeel.streams.history.audit import audit
+from routekeel.streams.log_bounds import log_bounds
 from routekeel.streams.sinks.lease import LeaseTerms
+from routekeel.streams.topics import admin_client
 from tests.stack.sink_feed import Feed, counts, expected
 from tests.stack.system import MakeSystem, System, wait_until
 
@@ -65,8 +69,30 @@ def test_worker_and_sink_live_through_a_broker_that_goes_and_comes(
         process.terminate()
     codes = [process.wait(60) for process in both]
     assert codes == [0, 0], "".join(running.log_of(process) for process in both)
+    assert max(running.log_of(process).count("aiokafka") for process in both) < 40
     report = audit(settings)
     assert (report.ok, report.events, report.duplicated) == (True, 40, 0), report.to_json()
+
+
+def test_bounds_are_told_again_after_the_broker_was_away(
+    system: MakeSystem, local_stack: LocalStack
+) -> None:
+    """By a client that asked meanwhile: it has learned of leaders that were deposed before it asked."""
+    running = system("bounds-after")
+    settings = running.prepare()
+    assert running.run("produce", *LOAD, "1") == 0
+    keys = [(settings.topics.logits, p) for p in range(settings.topics.partitions)]
+    admin = admin_client(settings)
+    before = log_bounds(settings, keys, admin)
+    for _ in range(3):
+        psutil.Process(pid_of(local_stack, "kafka")).kill()
+        with ThreadPoolExecutor(1) as pool:
+            back = pool.submit(local_stack.up)
+            while not back.done():
+                with suppress(ServiceUnavailable):
+                    assert log_bounds(settings, keys, admin) == before
+            back.result()
+        assert log_bounds(settings, keys, admin) == before
 
 
 @pytest.mark.parametrize("command", ["sink", "worker"])
