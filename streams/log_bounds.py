@@ -26,7 +26,7 @@ def log_bounds(
     keys = list(partitions)
     try:
         starts, ends = (
-            _offsets(admin, {TopicPartition(*key): spec for key in keys})
+            ask_offsets(admin, {TopicPartition(*key): spec for key in keys})
             for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
         )
     except KafkaException as error:
@@ -57,9 +57,10 @@ def _asks_again(error: BaseException) -> bool:
     return _code(error) in (*_LEADER_MOVED, KafkaError._TIMED_OUT, KafkaError._TRANSPORT)
 
 
-def _offsets(
+def ask_offsets(
     admin: AdminClient, wanted: dict[TopicPartition, OffsetSpec]
 ) -> dict[tuple[str, int], int]:
+    """The offset at each place wanted, by (topic, partition). Raises KafkaException where none comes."""
     if not wanted:
         return {}
 

@@ -17,6 +17,8 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from routekeel.streams.log_bounds import ask_offsets
+
 TIMEOUT_S: Final = 15.0
 _LIVE: Final = (
     ConsumerGroupState.STABLE,
@@ -54,10 +56,7 @@ def group_state(admin: AdminClient, group: str, topic: str, partitions: int) -> 
             for tp in offsets[group].result().topic_partitions
             if tp.offset >= 0
         }
-        latest = {tp: OffsetSpec.latest() for tp in asked}
-        ends = admin.list_offsets(latest, request_timeout=TIMEOUT_S)
-        return GroupState(
-            live, committed, {tp.partition: f.result().offset for tp, f in ends.items()}
-        )
+        ends = ask_offsets(admin, {tp: OffsetSpec.latest() for tp in asked})
+        return GroupState(live, committed, {partition: end for (_, partition), end in ends.items()})
     except KafkaException:
         return GroupState()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, KafkaError, KafkaException, TopicPartition
 
 from routekeel.streams.errors import ConfigurationError, RoutekeelError, ServiceUnavailable
 
@@ -52,19 +52,23 @@ def offsets_at(
     topic: str,
     position: Position,
     logs: Mapping[int, tuple[int, int]],
+    servers: str,
     timeout_s: float,
 ) -> dict[int, int]:
     """The offset of a position per partition; with a mapping only of the partitions in it.
 
     Raises ConfigurationError for a position that is none or lies outside the log, RoutekeelError
-    where the records there were deleted by retention.
+    where the records there were deleted by retention, ServiceUnavailable.
     """
     if position == "earliest":
         return {partition: low for partition, (low, _) in logs.items()}
     if position == "latest":
         return {partition: high for partition, (_, high) in logs.items()}
     if isinstance(position, datetime | int) and not isinstance(position, bool):
-        return _at_time(consumer, topic, _time_ms(position), logs, timeout_s)
+        try:
+            return _at_time(consumer, topic, _time_ms(position), logs, timeout_s)
+        except KafkaException as error:
+            raise unreachable(servers, str(error.args[0].str())) from error
     if not isinstance(position, Mapping):
         raise ConfigurationError(
             f"{position!r} is no position in a topic",
@@ -110,6 +114,10 @@ def _at_time(
     timeout_s: float,
 ) -> dict[int, int]:
     wanted = [TopicPartition(topic, partition, time_ms) for partition in logs]
-    found = consumer.offsets_for_times(wanted, timeout=timeout_s)
-    # −1 says that every record is older.
-    return {tp.partition: tp.offset if tp.offset >= 0 else logs[tp.partition][1] for tp in found}
+    offsets: dict[int, int] = {}
+    for tp in consumer.offsets_for_times(wanted, timeout=timeout_s):
+        if tp.error is not None:
+            raise KafkaException(tp.error)
+        # The end says that every record is older.
+        offsets[tp.partition] = logs[tp.partition][1] if tp.offset == OFFSET_END else tp.offset
+    return offsets

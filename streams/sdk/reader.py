@@ -91,13 +91,14 @@ class TopicReader(Generic[V]):
             raise
 
     def _assign(self, start: Position, until: Position | None, follow: bool) -> None:
-        consumer, topic, timeout_s = self._consumer, self._topic, self._timeout_s
-        partitions = partitions_of(consumer, topic, self._servers, timeout_s)
-        logs = bounds(consumer, topic, partitions, self._servers, timeout_s)
-        self._offsets = offsets_at(consumer, topic, start, logs, timeout_s)
+        consumer, topic = self._consumer, self._topic
+        servers, timeout_s = self._servers, self._timeout_s
+        partitions = partitions_of(consumer, topic, servers, timeout_s)
+        logs = bounds(consumer, topic, partitions, servers, timeout_s)
+        self._offsets = offsets_at(consumer, topic, start, logs, servers, timeout_s)
         ends = {} if follow else {partition: high for partition, (_, high) in logs.items()}
         if until is not None:
-            ends |= offsets_at(consumer, topic, until, logs, timeout_s)
+            ends |= offsets_at(consumer, topic, until, logs, servers, timeout_s)
         self._ends = {p: end for p, end in ends.items() if p in self._offsets}
         self._open = {p for p, at in self._offsets.items() if p not in ends or at < ends[p]}
         consumer.assign([TopicPartition(topic, p, self._offsets[p]) for p in self._open])
