@@ -90,6 +90,11 @@ class Broker:
             end = offset + 1
         self.compacted += clean(log, end)
 
+    def retain(self, partition: int) -> None:
+        """What retention does: the log's beginning goes, of what the group has committed."""
+        start, committed = self.log_starts[partition], self.committed.get(partition, 0)
+        self.log_starts[partition] = self.rng.randint(start, max(start, committed))
+
     def after_compaction(self, partition: int, share: float) -> list[ChangelogRecord | None]:
         """The changelog when everything in it is old and the cleaner has done the first `share` of it."""
         log = list(self.changelog[partition])

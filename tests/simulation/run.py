@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from unittest import mock
 
+from routekeel.streams.topology import intake
 from tests.simulation.scenario import Scenario
 from tests.simulation.store import SimStore
 from tests.simulation.verdict import Result, judge, judge_rows, settings
@@ -19,7 +21,8 @@ def simulate(scenario: Scenario) -> Result:
     """
     world = World(scenario)
     try:
-        asyncio.run(world.run())
+        with mock.patch.object(intake, "STRETCH_MIN", scenario.stretch_min):
+            asyncio.run(world.run())
         result = Result(
             world.broker, world.ids, world.turns.log, world.deaths, world.rebalances, world.refused
         )

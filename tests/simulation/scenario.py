@@ -9,6 +9,7 @@ from typing import Any
 from routekeel.schemas.codec import Encoder
 from routekeel.streams.topology.cadence import Cadence
 from routekeel.streams.topology.config import TopologyConfig
+from routekeel.streams.topology.intake import STRETCH_MIN
 from routekeel.streams.topology.records import SourceRecord
 from tests.stream.chunks import START_US, chunk_fields
 
@@ -49,6 +50,8 @@ class Scenario:
     disks: bool = False
     full_disk: float = 0.0
     cadence: int = 0
+    stretch_min: int = STRETCH_MIN
+    retention: float = 0.0
 
     @classmethod
     def of(cls, seed: int) -> Scenario:
@@ -83,6 +86,9 @@ class Scenario:
             disks=rng.random() < 0.5,
             full_disk=share(0.1),
             cadence=rng.randrange(len(CADENCES)),
+            # Batches are small here: else records would always be taken in one by one.
+            stretch_min=rng.choice([1, 3, STRETCH_MIN]),
+            retention=share(0.05),
         )
 
     def calmer(self) -> list[Scenario]:

@@ -42,6 +42,7 @@ def test_200_seeds() -> None:
         assert sum(result.refused for result in results) > SEEDS // 4
         assert sum(result.broker.compacted for result in results) > SEEDS
         assert sum(result.broker.rewritten for result in results) > SEEDS // 50
+        assert sum(any(result.broker.log_starts.values()) for result in results) > SEEDS // 8
 
 
 def test_a_seed_is_the_same_run_every_time() -> None:

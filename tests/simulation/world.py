@@ -138,6 +138,8 @@ class World:
             self.broker.compact(rng.randrange(scenario.partitions))
         if self.members and rng.random() < 0.1:
             rng.choice(self.members).commit()
+        if rng.random() < scenario.retention:
+            self.broker.retain(rng.randrange(scenario.partitions))
 
     def publish(self, wanted: int | None = None) -> None:
         """One more record in the log, or as many as it takes for one in the wanted partition."""
