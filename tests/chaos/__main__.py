@@ -11,7 +11,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from tests.chaos.bench import Bench, chaos_bench
@@ -73,12 +73,29 @@ def shrink(bench: Bench, schedule: Schedule) -> Schedule:
     return schedule
 
 
+def command_for(seeds: Collection[int], more: str) -> str:
+    """The command that runs these seeds; where they are not one stretch, of each its first and how many.
+
+    >>> command_for({4, 3, 5}, "--rate 9")
+    '`python -m tests.chaos --seed 3 --seeds 3 --rate 9`'
+    >>> command_for({0, 1, 7}, "--rate 9")
+    '`python -m tests.chaos --seed A --seeds N --rate 9` with A, N = 0, 2; 7, 1'
+    """
+    firsts = sorted(seed for seed in seeds if seed - 1 not in seeds)
+    lasts = sorted(seed for seed in seeds if seed + 1 not in seeds)
+    spans = [(first, last - first + 1) for first, last in zip(firsts, lasts, strict=True)]
+    if len(spans) == 1:
+        ((first, count),) = spans
+        return f"`python -m tests.chaos --seed {first} --seeds {count} {more}`"
+    each = "; ".join(f"{first}, {count}" for first, count in spans)
+    return f"`python -m tests.chaos --seed A --seeds N {more}` with A, N = {each}"
+
+
 def write(options: argparse.Namespace, impossible: dict[str, str]) -> None:
     """docs/RELIABILITY.md from the outcomes that are kept."""
     outcomes = read(options.results)
-    seeds = sorted({outcome.schedule.seed for outcome in outcomes})
-    line = f"python -m tests.chaos --seed {seeds[0]} --seeds {len(seeds)} --write"
-    line += f" --chunks {options.chunks} --rate {options.rate:.0f} --away-s {options.away_s:.0f}"
+    more = f"--chunks {options.chunks} --rate {options.rate:.0f} --away-s {options.away_s:.0f}"
+    line = command_for({outcome.schedule.seed for outcome in outcomes}, more)
     page = render(outcomes, line, time.strftime("%Y-%m-%d"), impossible)
     DOCUMENT.write_text(page, encoding="utf-8")
 

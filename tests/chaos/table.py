@@ -89,7 +89,7 @@ def _facts(outcomes: Sequence[Outcome], failed: Sequence[Outcome], command: str,
     memory_gib = psutil.virtual_memory().total / 2**30
     packages = ("faust-streaming", "aiokafka", "confluent-kafka", "chdb", "rocksdict", "numba")
     facts = [
-        f"- {when}; `{command}` runs these seeds again. Every run in the results file is a row, failed ones too",
+        f"- {when}; {command} runs these seeds again. Every run in the results file is a row, failed ones too",
         f"- {len(outcomes) - len(failed)} of {len(outcomes)} runs held: "
         f"{sum(v.events for v in held):,} events, {sum(v.rows for v in held):,} rows compared bit for "
         f"bit, {sum(v.repeats for v in held):,} repeated outputs dropped, "

@@ -9,6 +9,7 @@ import pytest
 
 from routekeel.streams.settings import load_settings
 from routekeel.streams.settings.tree import WorkerSettings
+from tests.chaos.__main__ import command_for
 from tests.chaos.legend import MEANING
 from tests.chaos.policy import CHECKPOINTS, ROUTES, draw_policy
 from tests.chaos.record import append, read
@@ -102,3 +103,10 @@ def test_outcomes_are_kept_and_shown(tmp_path: Path) -> None:
     assert str(draw(9, PACE)) in page and "AssertionError: rows differ" in page
     assert f"| 2 | {policy.checkpoints} | {policy.routes} |" in page
     assert page.count("| exact |") == 1 and page.count("| **failed** |") == 1
+
+
+def test_the_page_says_how_to_run_its_seeds_again() -> None:
+    assert (
+        command_for({4, 3, 5}, "--rate 9") == "`python -m tests.chaos --seed 3 --seeds 3 --rate 9`"
+    )
+    assert command_for({0, 1, 7}, "--rate 9").endswith("--rate 9` with A, N = 0, 2; 7, 1")
