@@ -10,6 +10,7 @@ keys and this about 40, which is what keeps the smallest sessions below twice th
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
@@ -71,15 +72,16 @@ class Recency:
     def of(cls, sessions: Sessions) -> Recency:
         """The order of the sessions in a store: of their last offsets, within and across logs."""
         keys: list[bytes] = []
-        touches: list[tuple[int, int, int]] = []
+        epochs, offsets, clocks = array("q"), array("q"), array("q")
         for key, head in sessions.heads():
+            _, log_epoch, offset, clock_us = _TOUCH.unpack_from(head)
             keys.append(key)
-            touches.append(touch_of(head))
+            epochs.append(log_epoch)
+            offsets.append(offset)
+            clocks.append(clock_us)
         recency = cls()
-        if keys:
-            epochs, offsets, clocks = np.array(touches, np.int64).T
-            order = np.lexsort((offsets, epochs))
-            recency.touch_all([keys[index] for index in order.tolist()], clocks[order])
+        order = np.lexsort((np.asarray(offsets), np.asarray(epochs)))
+        recency.touch_all([keys[index] for index in order.tolist()], np.asarray(clocks)[order])
         return recency
 
     def __len__(self) -> int:
@@ -171,11 +173,15 @@ class Recency:
 
     def _slot_of(self, key: bytes) -> int:
         """The session's slot, 0 for one that is not there."""
+        return int(self._places[self._place_of(key)])
+
+    def _place_of(self, key: bytes) -> int:
+        """Where in the hash table the session stands, or would."""
         places, keys, mask = self._places, self._keys, len(self._places) - 1
         place = hash(key) & mask
-        while (slot := int(places[place])) != _NONE and keys[slot] != key:
+        while (slot := places[place]) != _NONE and keys[slot] != key:
             place = (place + 1) & mask
-        return slot
+        return place
 
     def _take(self, key: bytes) -> int:
         """A slot for a new session, and its place in the table."""
@@ -202,12 +208,11 @@ class Recency:
         places[place] = slot
 
     def _take_out(self, key: bytes) -> int:
-        places, keys, mask = self._places, self._keys, len(self._places) - 1
-        hole = hash(key) & mask
-        while keys[found := int(places[hole])] != key or found == _NONE:
-            if found == _NONE:
-                raise KeyError(key)
-            hole = (hole + 1) & mask
+        places, mask = self._places, len(self._places) - 1
+        hole = self._place_of(key)
+        found = int(places[hole])
+        if found == _NONE:
+            raise KeyError(key)
         # What stands behind the hole, and would be looked for from before it, moves up.
         place = (hole + 1) & mask
         while (slot := int(places[place])) != _NONE:
