@@ -19,7 +19,8 @@ from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.decoding import decode_or_refuse
 from routekeel.streams.topology.outputs import OutputBuilder
 from routekeel.streams.topology.partition import PartitionProcessor
-from routekeel.streams.topology.records import DeadLetter, Output, Source, SourceRecord
+from routekeel.streams.topology.record_block import Output
+from routekeel.streams.topology.records import DeadLetter, Source, SourceRecord
 from routekeel.streams.wire.path import compiled_path
 
 SOURCE = Source("routekeel.logits", "log-1", 0)

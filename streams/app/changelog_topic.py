@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+import numpy as np
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from routekeel.streams.app.batch_sender import BatchSender
 from routekeel.streams.app.partitions import Progress
 from routekeel.streams.app.standby import Followed
 from routekeel.streams.errors import ServiceUnavailable
@@ -24,6 +27,7 @@ from routekeel.streams.settings import Settings
 from routekeel.streams.topics import admin_client, changelog_topic
 from routekeel.streams.topology.changelog import ChangelogRecord
 from routekeel.streams.topology.changelog_reader import ChangelogReader
+from routekeel.streams.topology.record_block import RecordBlock
 
 READ_BATCH = 10_000
 READ_WAIT_S = 0.1
@@ -33,9 +37,10 @@ RECOVERY_THREADS = 4
 FOLLOW_WAIT_S = 0.2
 FOLLOW_ENDS_EVERY_S = 1.0
 BROKER_TIMEOUT_S = 30.0
-WRITE_QUEUE_RECORDS = 2_000_000
-WRITE_QUEUE_KB = 1_048_576
-FLUSH_STEP_S = 0.5
+WRITE_BLOCK_RECORDS = 10_000
+WRITE_BLOCK_BYTES = 4 * 2**20
+WRITE_BLOCKS = 4
+"""How much of a checkpoint is on its way at a time, in such blocks."""
 Take = Callable[[int, bytes, bytes | None, Any], None]
 """`ChangelogReader.feed` or `review`."""
 
@@ -78,25 +83,10 @@ class ChangelogTopic:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._closed = threading.Event()
         self._topic = changelog_topic(settings)
         self._admin = admin_client(settings)
         self._threads = ThreadPoolExecutor(RECOVERY_THREADS, "recovery")
-        config = settings.kafka.client_config() | {
-            "enable.idempotence": True,
-            "message.timeout.ms": 0,  # it waits for a broker that is away, as output.py's does
-            "linger.ms": 1,
-            "compression.type": "lz4",
-            "message.max.bytes": settings.topics.record_bytes_max,
-            "queue.buffering.max.messages": WRITE_QUEUE_RECORDS,
-            "queue.buffering.max.kbytes": WRITE_QUEUE_KB,
-        }
-        self._writing = threading.Lock()
-        self._failed: list[KafkaError] = []
-        # As many records as sessions were touched: of them only errors are told. Of a watermark the offset is
-        # wanted.
-        only_errors = {"delivery.report.only.error": True, "on_delivery": self._refused}
-        self._changes, self._marks = Producer(config | only_errors), Producer(config)
+        self._sender = BatchSender(settings.kafka, "changelog")
 
     async def recover(self, partition: int, reader: ChangelogReader, progress: Progress) -> None:
         """Read on to the present end. Raises ServiceUnavailable when the broker does not answer,
@@ -194,60 +184,36 @@ class ChangelogTopic:
 
     async def write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
         """Write a checkpoint: (offset of the last record, bytes). Raises KafkaException when one failed."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, self._write_alone, partition, records)
-
-    def _write_alone(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
-        # Partitions of a recreated topic begin at once, and an error does not say whose checkpoint it is of.
-        with self._writing:
-            return self._write(partition, records)
-
-    def _write(self, partition: int, records: Sequence[ChangelogRecord]) -> tuple[int, int]:
         # The watermark goes when all it covers is in the log. In one go with the rest it could arrive where
         # one of them did not, being too large for the broker.
         *changes, mark = records
-        self._failed.clear()
-        produce, topic = self._changes.produce, self._topic
-        size = len(mark.key) + len(mark.value or b"")
-        for key, value, headers in changes:
-            size += len(key) + len(value or b"")
-            while True:
-                try:
-                    if headers:
-                        produce(topic, value, key, partition, headers=headers)
-                    else:
-                        produce(topic, value, key, partition)
-                    break
-                except BufferError:
-                    self._changes.poll(0.1)
-                    self._stop_if_closed()
-        self._flush(self._changes)
-        if self._failed:
-            raise KafkaException(self._failed[0])
-        reports: list[tuple[KafkaError | None, Message]] = []
-        self._marks.produce(
-            topic, mark.value, mark.key, partition, lambda *report: reports.append(report)
-        )
-        self._flush(self._marks)
-        ((error, message),) = reports
-        if error is not None:
-            raise KafkaException(error)
-        return message.offset(), size
+        size, on_way = 0, deque[Future[int]]()
+        for block in _blocks(changes):
+            size += block.size
+            on_way.append(self._send(partition, block))
+            if len(on_way) == WRITE_BLOCKS:
+                await asyncio.wrap_future(on_way.popleft())
+        for written in on_way:
+            await asyncio.wrap_future(written)
+        last = RecordBlock.of([mark.key], [mark.value])
+        return await asyncio.wrap_future(self._send(partition, last)), size + last.size
 
-    def _refused(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None:
-            self._failed.append(error)
-
-    def _flush(self, producer: Producer) -> None:
-        while producer.flush(FLUSH_STEP_S):
-            self._stop_if_closed()
+    def _send(self, partition: int, block: RecordBlock) -> Future[int]:
+        return self._sender.send(self._topic, partition, block)
 
     def close(self) -> None:
         """Wait no longer for what is being written: without a broker that may take minutes."""
-        self._closed.set()
+        self._sender.close()
 
-    def _stop_if_closed(self) -> None:
-        if self._closed.is_set():
-            for producer in (self._changes, self._marks):
-                producer.purge()
-            raise KafkaException(KafkaError(KafkaError._PURGE_QUEUE))
+
+def _blocks(records: Sequence[ChangelogRecord]) -> Iterator[RecordBlock]:
+    """The records in blocks of bounded size, or of one record."""
+    ends = np.cumsum(np.fromiter((len(r.value or b"") for r in records), np.int64, len(records)))
+    start, before = 0, 0
+    while start < len(records):
+        end = int(np.searchsorted(ends, before + WRITE_BLOCK_BYTES, side="right"))
+        end = min(max(end, start + 1), start + WRITE_BLOCK_RECORDS)
+        keys, values, headers = zip(*records[start:end], strict=True)
+        named = {index: header for index, header in enumerate(headers) if header}
+        yield RecordBlock.of(keys, values, named)
+        start, before = end, int(ends[end - 1])

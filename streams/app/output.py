@@ -1,84 +1,99 @@
 """Sends outputs and dead letters; knows when all of them are durable.
 
-librdkafka's own threads batch, compress and send, so the event loop only pays for handing over. What
-was handed over may still be in flight when the next batch is applied: only a checkpoint has to wait.
+What was handed over may still be in flight when the next batch is applied: only a checkpoint has to wait.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
+from concurrent.futures import Future
+from functools import partial
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException
 
+from routekeel.streams.app.batch_sender import BatchSender
 from routekeel.streams.settings import Settings
+from routekeel.streams.topology.record_block import RecordBlock
 
 QUEUE_BYTES_MAX = 256 * 2**20
 QUEUE_RECORDS_MAX = 2_000_000
-FLUSH_STEP_S = 1.0
 
 
 class OutputProducer:
-    """An idempotent producer whose failures surface at the next call."""
+    """A producer with bounds, whose failures surface at the next call."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._failure: KafkaError | None = None
-        self._producer = Producer(
-            settings.kafka.client_config()
-            | {
-                "enable.idempotence": True,
-                # No record may be given up alone while later ones still arrive: the sink would take it for a
-                # repeat when it comes again. A broker that is away is waited for.
-                "message.timeout.ms": 0,
-                "linger.ms": settings.worker.linger_ms,
-                "compression.type": "lz4",
-                "message.max.bytes": settings.topics.record_bytes_max,
-                "queue.buffering.max.messages": QUEUE_RECORDS_MAX,
-                "queue.buffering.max.kbytes": QUEUE_BYTES_MAX // 1024,
-                "delivery.report.only.error": True,
-                "on_delivery": self._delivered,
-                "error_cb": self._error,
-            }
-        )
+    def __init__(self, settings: Settings, records_max: int = QUEUE_RECORDS_MAX) -> None:
+        self._records_max = records_max
+        self._record_bytes_max = settings.topics.record_bytes_max
+        self._sender = BatchSender(settings.kafka, "outputs", settings.worker.linger_ms / 1000)
+        self._lock = threading.Lock()
+        self._waiting: set[Future[int]] = set()
+        self.records_waiting = 0
+        self.bytes_waiting = 0
+        self._failure: BaseException | None = None
 
-    def send(
-        self,
-        topic: str,
-        partition: int,
-        key: bytes | None,
-        value: bytes,
-    ) -> bool:
-        """Hand one record over; False when the queue is full. Raises KafkaException after a failure."""
-        try:
-            self._producer.produce(topic, value, key, partition)
-        except BufferError:
+    def send(self, topic: str, partition: int, block: RecordBlock) -> bool:
+        """Hand records over; False, and nothing of it, when the queue is full.
+
+        Raises KafkaException after a failure, and for a record that is larger than a topic takes.
+        """
+        self._raise()
+        if self.records_waiting >= self._records_max or self.bytes_waiting >= QUEUE_BYTES_MAX:
             return False
+        largest = int(block.sizes.max(initial=0))
+        if largest > self._record_bytes_max:
+            raise KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+        if len(block):
+            done, size = self._sender.send(topic, partition, block), block.size
+            with self._lock:
+                self._waiting.add(done)
+                self.records_waiting += len(block)
+                self.bytes_waiting += size
+            done.add_done_callback(partial(self._arrived, len(block), size))
         return True
 
     async def room(self) -> None:
-        """Wait until the queue has drained enough to go on."""
-        await asyncio.get_running_loop().run_in_executor(None, self._producer.poll, 0.05)
-        self._raise()
+        """Wait until something has arrived. Raises KafkaException when something failed."""
+        await self._wait(asyncio.FIRST_COMPLETED)
 
     async def durable(self) -> None:
         """Wait until everything handed over is acknowledged. Raises KafkaException when something failed."""
-        loop = asyncio.get_running_loop()
-        while await loop.run_in_executor(None, self._producer.flush, FLUSH_STEP_S):
-            self._raise()
+        self._sender.hurry()
+        while self._waiting:
+            await self._wait(asyncio.ALL_COMPLETED)
         self._raise()
 
     def poll(self) -> None:
-        """Serve callbacks, cheaply; raises what they reported."""
-        self._producer.poll(0)
+        """Raise what has failed."""
         self._raise()
 
-    def _delivered(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None:
-            self._failure = error
+    def close(self) -> None:
+        """Give up what has not arrived, and disconnect."""
+        self._sender.close()
 
-    def _error(self, error: KafkaError) -> None:
-        if error.fatal():
-            self._failure = error
+    async def _wait(self, until: str) -> None:
+        with self._lock:
+            waiting = [asyncio.wrap_future(done) for done in self._waiting]
+        for one in waiting:
+            one.add_done_callback(_noted)
+        if waiting:
+            await asyncio.wait(waiting, return_when=until)
+        self._raise()
+
+    def _arrived(self, records: int, size: int, done: Future[int]) -> None:
+        with self._lock:
+            self._waiting.discard(done)
+            self.records_waiting -= records
+            self.bytes_waiting -= size
+        self._failure = self._failure or done.exception()
 
     def _raise(self) -> None:
         if self._failure is not None:
-            raise KafkaException(self._failure)
+            raise self._failure
+
+
+def _noted(done: asyncio.Future[int]) -> None:
+    """`_arrived` has its exception; asyncio would report one that nobody asked for."""
+    if not done.cancelled():
+        done.exception()

@@ -1,4 +1,4 @@
-"""Hands a batch's outputs and dead letters to the producer, record by record and without waiting.
+"""Hands a batch's outputs and dead letters to the producer, topic by topic and without waiting.
 
 A full queue is the only thing it waits for; whether what was handed over arrives is asked at the next
 checkpoint.
@@ -12,14 +12,15 @@ from routekeel.schemas.codec import Encoder
 from routekeel.streams.app.metrics import WorkerMetrics
 from routekeel.streams.settings import Settings
 from routekeel.streams.topology.dead_letter import dead_letter
+from routekeel.streams.topology.record_block import RecordBlock
 from routekeel.streams.topology.records import BatchResult, Source
 
 
 class Output(Protocol):
     """Where outputs and dead letters go (app/output.py)."""
 
-    def send(self, topic: str, partition: int, key: bytes | None, value: bytes) -> bool:
-        """Hand one record over; False when there is no room."""
+    def send(self, topic: str, partition: int, block: RecordBlock) -> bool:
+        """Hand records over; False, and nothing of it, when there is no room."""
         ...
 
     async def room(self) -> None:
@@ -32,6 +33,10 @@ class Output(Protocol):
 
     def poll(self) -> None:
         """Raise what failed since."""
+        ...
+
+    def close(self) -> None:
+        """Give up what has not arrived."""
         ...
 
 
@@ -53,36 +58,20 @@ class Sender:
     async def send(self, source: Source, result: BatchResult) -> None:
         """Hand everything over, waiting for room where there is none. Raises what failed since."""
         topics, partition = self._topics, source.partition
-        sent_weights = sent_bytes = 0
-        for _, key, telemetry, weights in result.outputs:
-            sent_bytes += len(telemetry)
-            if not self._output.send(topics.telemetry, partition, key, telemetry):
-                await self._wait_and_send(topics.telemetry, partition, key, telemetry)
-            if weights is not None:
-                sent_weights += 1
-                sent_bytes += len(weights)
-                if not self._output.send(topics.weights, partition, key, weights):
-                    await self._wait_and_send(topics.weights, partition, key, weights)
-        for letter in result.dead_letters:
-            letter_key, value = dead_letter(
-                source,
-                letter,
-                "worker",
-                self._encode_dead_letter.encode,
-                topics.record_bytes_max,
+        letters = [
+            dead_letter(
+                source, letter, "worker", self._encode_dead_letter.encode, topics.record_bytes_max
             )
-            sent_bytes += len(value)
-            if not self._output.send(topics.dlq, partition, letter_key, value):
-                await self._wait_and_send(topics.dlq, partition, letter_key, value)
+            for letter in result.dead_letters
+        ]
+        blocks = {
+            "telemetry": result.outputs.telemetry(),
+            "weights": result.outputs.weights(),
+            "dlq": RecordBlock.of([key for key, _ in letters], [value for _, value in letters]),
+        }
+        for name, block in blocks.items():
+            while not self._output.send(getattr(topics, name), partition, block):
+                await self._output.room()
+            self._metrics.output_bytes.inc(int(block.sizes.sum()))
+            self._metrics.outputs.labels(name).inc(len(block))
         self._output.poll()
-        self._metrics.output_bytes.inc(sent_bytes)
-        self._metrics.outputs.labels("telemetry").inc(len(result.outputs))
-        self._metrics.outputs.labels("weights").inc(sent_weights)
-        self._metrics.outputs.labels("dlq").inc(len(result.dead_letters))
-
-    async def _wait_and_send(
-        self, topic: str, partition: int, key: bytes | None, value: bytes
-    ) -> None:
-        await self._output.room()
-        while not self._output.send(topic, partition, key, value):
-            await self._output.room()

@@ -283,6 +283,10 @@ class StreamWorker:
         if due:
             await self._checkpoint_all(due)
 
+    def close(self) -> None:
+        """Give up outputs that are not durable."""
+        self._output.close()
+
     async def checkpoint_now(self) -> None:
         """Checkpoint everything, e.g. before the end."""
         async with self._busy:

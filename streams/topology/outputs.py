@@ -20,7 +20,8 @@ from routekeel.schemas.records.telemetry import LAYER_FIELDS
 from routekeel.streams.topology.cadence import ROUTE_AND_STATE
 from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.execute import Plan
-from routekeel.streams.topology.records import Output, Source
+from routekeel.streams.topology.record_block import Output
+from routekeel.streams.topology.records import Source
 from routekeel.streams.topology.sizes import telemetry_bytes
 
 Encode = Callable[[Mapping[str, Any]], bytes]

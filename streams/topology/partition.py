@@ -25,12 +25,12 @@ from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.execute import non_finite
 from routekeel.streams.topology.intake import Intake, Roster
 from routekeel.streams.topology.outputs import OutputBuilder
+from routekeel.streams.topology.record_block import OutputColumns, Outputs
 from routekeel.streams.topology.records import (
     BatchCounts,
     BatchResult,
     DeadLetter,
     LogBatch,
-    Output,
     Refusal,
     Source,
     SourceRecord,
@@ -93,7 +93,7 @@ class PartitionProcessor:
         The caller has made sure that they are contiguous with it (Kafka's log has no holes here).
         """
         batch = records if isinstance(records, LogBatch) else LogBatch.of(records)
-        whole = BatchResult([], [], self.watermark.applied_offset, BatchCounts())
+        whole = BatchResult(Outputs.joined([]), [], self.watermark.applied_offset, BatchCounts())
         for piece in self.pieces(batch):
             whole.add(piece)
         return whole
@@ -127,7 +127,7 @@ class PartitionProcessor:
             yield BatchResult(outputs, refused, self.watermark.applied_offset, counts)
             counts = BatchCounts()
         if not len(new):
-            yield BatchResult([], [], self.watermark.applied_offset, counts)
+            yield BatchResult(Outputs.joined([]), [], self.watermark.applied_offset, counts)
 
     def checkpoint(self) -> list[ChangelogRecord]:
         """What to write to the changelog for everything applied since the last checkpoint."""
@@ -183,7 +183,7 @@ class PartitionProcessor:
         chunks: dict[int, LogitsChunk],
         letters: Sequence[DeadLetter],
         counts: BatchCounts,
-    ) -> list[Output]:
+    ) -> Outputs:
         refused = {letter.record.offset for letter in letters}
         taken = list(range(len(new)))
         if refused:
@@ -195,7 +195,7 @@ class PartitionProcessor:
         if self._config.token_rows_share > 0:
             odd[:] = [self._config.wants_token_rows(key) for key in intake.keys]
         odd[slots[list(chunks)]] = True
-        outputs: list[Output | None] = [None] * len(new)
+        outputs = OutputColumns(len(new))
         states = list(intake.values)
         epoch = self.watermark.log_epoch
         if decoded is not None and self._compiled is not None:
@@ -220,14 +220,13 @@ class PartitionProcessor:
             ]
             found, changed = self._reference.run(members, intake.values, epoch, counts)
             for index, output in found.items():
-                outputs[index] = output
+                outputs.add(index, output)
             for slot, value in changed.items():
                 states[slot] = value
         self.dirty_bytes += self._roster.settle(intake, states)
-        done = [output for output in outputs if output is not None]
-        if len(done) != len(taken):
-            raise AssertionError(f"{len(taken)} records were taken, {len(done)} have an output")
-        return done
+        return outputs.of(
+            taken, [new.offsets[i] for i in taken], [new.keys[i] or b"" for i in taken]
+        )
 
     def _take_in(
         self,

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from itertools import chain
 from typing import Any, NamedTuple, overload
 
+from routekeel.streams.topology.record_block import Outputs
+
 
 class SourceRecord(NamedTuple):
     """One record as it was read. `timestamp_ms` is the log's time of it (the broker's append time)."""
@@ -112,15 +114,6 @@ class DeadLetter(NamedTuple):
     message: str
 
 
-class Output(NamedTuple):
-    """What one accepted record led to: the framed Telemetry and, where rows were applied, Weights."""
-
-    offset: int
-    key: bytes
-    telemetry: bytes
-    weights: bytes | None
-
-
 @dataclass(slots=True)
 class BatchCounts:
     """What happened in one batch; every drop and every oddity has its counter."""
@@ -157,14 +150,14 @@ class BatchResult:
     Outputs and dead letters must be durable before a checkpoint may follow (engine.md's rule 3).
     """
 
-    outputs: list[Output]
+    outputs: Outputs
     dead_letters: list[DeadLetter]
     applied_offset: int
     counts: BatchCounts
 
     def add(self, more: BatchResult) -> None:
         """Append what the records after these led to."""
-        self.outputs += more.outputs
+        self.outputs = Outputs.joined([self.outputs, more.outputs])
         self.dead_letters += more.dead_letters
         self.applied_offset = more.applied_offset
         self.counts.add(more.counts)

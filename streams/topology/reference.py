@@ -15,7 +15,8 @@ from routekeel.streams.topology.chunk import LogitsChunk, chunk_from
 from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.execute import Plan, execute
 from routekeel.streams.topology.outputs import OutputBuilder
-from routekeel.streams.topology.records import BatchCounts, Output, Refusal, Source, SourceRecord
+from routekeel.streams.topology.record_block import Output
+from routekeel.streams.topology.records import BatchCounts, Refusal, Source, SourceRecord
 from routekeel.streams.topology.session import Session
 
 Decode = Callable[[bytes], Mapping[str, Any]]

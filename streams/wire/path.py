@@ -19,10 +19,12 @@ from routekeel.operators.step import compiled_kernel_exists, step_many
 from routekeel.schemas.codec import Encoder, header
 from routekeel.schemas.records import ROUTER_LOGITS
 from routekeel.streams.topology.config import TopologyConfig
-from routekeel.streams.topology.records import BatchCounts, LogBatch, Output, Source
+from routekeel.streams.topology.record_block import OutputColumns
+from routekeel.streams.topology.records import BatchCounts, LogBatch, Source
 
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Bytes = npt.NDArray[np.uint8]
 
 
 class Decoded(NamedTuple):
@@ -56,6 +58,7 @@ def warm_up(config: TopologyConfig) -> None:
     """Load the compiled code, or compile it (once per machine), before anything waits for it."""
     if config.kernel != "numpy" and compiled_kernel_exists():
         import routekeel.streams.wire.encode
+        import routekeel.streams.wire.frame
         import routekeel.streams.wire.grams  # noqa: F401
 
 
@@ -147,7 +150,7 @@ class CompiledPath:
         epoch: int,
         olds: Sequence[bytes],
         odd: Bools,
-        outputs: list[Output | None],
+        outputs: OutputColumns,
         states: list[bytes],
         counts: BatchCounts,
     ) -> None:
@@ -171,15 +174,14 @@ class CompiledPath:
         batch = BatchTables(columns, slots, clocks, offsets, epoch, old, table, heads, marks)
         for experts in np.unique(table[plain, admit.SLOT_EXPERTS]).tolist():
             group = np.flatnonzero(plain & (table[:, admit.SLOT_EXPERTS] == experts))
-            self._run_group(batch, group, experts, decoded.records, outputs, states, counts)
+            self._run_group(batch, group, experts, outputs, states, counts)
 
     def _run_group(
         self,
         batch: BatchTables,
         group: I64,
         experts: int,
-        records: LogBatch,
-        outputs: list[Output | None],
+        outputs: OutputColumns,
         states: list[bytes],
         counts: BatchCounts,
     ) -> None:
@@ -193,13 +195,7 @@ class CompiledPath:
             self._config.control, arena, inputs, gram, self._config.kernel, out=arena
         )
         numbers = self._numbers.numbers_of(batch, chosen, output, known)
-        data, ends = self._write(batch, chosen, output, inputs, numbers)
-        start = 0
-        for index, (middle, end) in zip(chosen.tolist(), ends.tolist(), strict=True):
-            weights = data[middle:end] if end > middle else None
-            key = records.keys[index] or b""
-            outputs[index] = Output(records.offsets[index], key, data[start:middle], weights)
-            start = end
+        outputs.add_all(chosen, *self._write(batch, chosen, output, inputs, numbers))
         self._collect_states(batch, group, arena, states)
         counts.rows += inputs.rows
         counts.positions_missing += int(batch.marks[chosen, self._admit.POSITIONS_MISSING].sum())
@@ -239,7 +235,7 @@ class CompiledPath:
 
     def _write(
         self, batch: BatchTables, chosen: I64, output: BatchOutput, inputs: ChunkBatch, numbers: I64
-    ) -> tuple[bytes, I64]:
+    ) -> tuple[Bytes, I64]:
         cadence, columns = self._config.cadence, batch.columns
         route = output.route.astype("<f2") if self._halves else output.route
         chunk, layer = output.chunk, output.layer
@@ -266,7 +262,7 @@ class CompiledPath:
             np.ascontiguousarray(route).view(np.uint8).reshape(-1), route.itemsize,
             output.state.view(np.uint8).reshape(-1), out, ends,
         )  # fmt: skip
-        return out[: int(ends[-1, 1])].tobytes(), ends
+        return out[: int(ends[-1, 1])], ends
 
     def _collect_states(
         self, batch: BatchTables, group: I64, arena: Any, states: list[bytes]

@@ -54,6 +54,17 @@ def write_long(buf: Any, at: Any, value: Any) -> Any:
 
 
 @inlined
+def long_size(value: Any) -> Any:
+    """How many bytes `write_long` writes."""
+    raw = (np.uint64(value) << ONE_U) ^ np.uint64(value >> np.int64(63))
+    size = np.int64(1)
+    while raw >= HIGH_1:
+        raw >>= SEVEN
+        size += 1
+    return size
+
+
+@inlined
 def read_little(buf: Any, at: Any, size: Any) -> Any:
     """An unsigned little-endian number of up to eight bytes, as int64."""
     raw = ZERO_U

@@ -1,7 +1,7 @@
 """Where this app's CPU goes, by sampling its stacks with py-spy from outside.
 
-Python threads are sampled, librdkafka's are not: what the process used beyond its Python threads is
-theirs. A sample belongs to the first rule that fits one of its frames, the innermost frame first.
+The main thread is sampled. What the process used beyond it is that of the Kafka clients' threads: of those
+that fetch, and of the one that frames, compresses and sends. A sample belongs to the first rule that fits one of its frames, the innermost frame first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RULES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("_run_compiled (", "operators/kernels"), "kernel"),
     (("aiokafka/", "faust/transport", "app/transport"), "fetch and parse"),
     (("app/changelog", "topology/changelog", "checkpoint", "rocksdb", "watermark"), "checkpoint"),
-    (("app/output", "app/sender"), "produce"),
+    (("app/output", "app/sender", "app/batch_sender", "app/record_batch", "topology/record_block"), "produce"),
     (("_write (routekeel/streams/wire", "_write (streams/wire", "numbers_of", "topology/output"), "encode"),
     (("topology/chunk", "decod", "check (", "_check (", "non_finite", "schemas/batch"), "decode"),
     (("_assemble (routekeel/streams/wire", "_assemble (streams/wire", "_collect_states", "wire/gather",

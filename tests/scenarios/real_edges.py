@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import product
 from typing import Any
-from unittest import mock
 
 from clickhouse_connect.driver.client import Client
 from confluent_kafka import Producer
@@ -15,9 +14,9 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 from urllib3.exceptions import ProtocolError
 
 from routekeel.schemas.tables import DEAD_LETTERS_TABLE, Table
-from routekeel.streams.app import output
 from routekeel.streams.app.changelog_topic import ChangelogTopic
 from routekeel.streams.app.faust_app import create_app
+from routekeel.streams.app.output import OutputProducer
 from routekeel.streams.app.run import current_topic_id
 from routekeel.streams.errors import ServiceUnavailable
 from routekeel.streams.history.store import connect
@@ -73,7 +72,10 @@ class RealEdges:
     @asynccontextmanager
     async def outputs(self) -> AsyncIterator[RealOutputs]:
         self._make_topics()
-        yield RealOutputs(self.settings)
+        outputs = RealOutputs(self.settings)
+        yield outputs
+        for client in outputs.clients:
+            client.close()
 
     @asynccontextmanager
     async def group(self) -> AsyncIterator[RealGroup]:
@@ -134,10 +136,11 @@ class RealOutputs:
 
     def __init__(self, settings: Settings) -> None:
         self._settings, self.topic = settings, settings.topics.telemetry
+        self.clients: list[OutputProducer] = []
 
-    def client(self, room: int) -> output.OutputProducer:
-        with mock.patch.object(output, "QUEUE_RECORDS_MAX", room):
-            return output.OutputProducer(self._settings)
+    def client(self, room: int) -> OutputProducer:
+        self.clients.append(OutputProducer(self._settings, records_max=room))
+        return self.clients[-1]
 
     def refuse(self) -> None:
         smallest = ConfigEntry(

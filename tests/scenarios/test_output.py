@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka import KafkaException
 
 from routekeel.streams.app.sender import Output
+from routekeel.streams.topology.record_block import RecordBlock
 from tests.scenarios.edges import LIMIT_S, Edges
 
 ROOM = 40
@@ -21,7 +22,7 @@ async def send(
     """Send as the worker does; how often there was no room."""
     refused = 0
     async with asyncio.timeout(LIMIT_S):
-        while not output.send(topic, partition, *record):
+        while not output.send(topic, partition, RecordBlock.of([record[0]], [record[1]])):
             refused += 1
             await output.room()
     return refused
@@ -64,10 +65,10 @@ async def test_two_producers_keep_their_orders(edges: Edges) -> None:
 async def test_durable_says_what_the_broker_refused(edges: Edges) -> None:
     async with edges.outputs() as outputs:
         output = outputs.client(ROOM)
-        assert output.send(outputs.topic, 0, b"key", b"taken")
+        assert output.send(outputs.topic, 0, RecordBlock.of([b"key"], [b"taken"]))
         await output.durable()
         outputs.refuse()
-        assert output.send(outputs.topic, 0, b"key", b"refused")
+        assert output.send(outputs.topic, 0, RecordBlock.of([b"key"], [b"refused"]))
         with pytest.raises((KafkaException, OSError)):
             await output.durable()
         # It stays so: a worker ends, and what it sent since its last checkpoint comes from the next.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from routekeel.streams.app.standby import Followed
 from routekeel.streams.topology.changelog import ChangelogRecord
 from routekeel.streams.topology.changelog_reader import ChangelogReader
+from routekeel.streams.topology.record_block import RecordBlock
 from tests.simulation.broker import Broker
 from tests.simulation.turns import Process
 
@@ -26,11 +27,13 @@ class SimOutput:
         self.buffered: deque[tuple[str, int, bytes | None, bytes]] = deque()
         self.error_share = 0.0
 
-    def send(self, topic: str, partition: int, key: bytes | None, value: bytes) -> bool:
+    def send(self, topic: str, partition: int, block: RecordBlock) -> bool:
         if len(self.buffered) >= self._room:
             return False
-        self.buffered.append((topic, partition, key, value))
+        self.buffered += [(topic, partition, key, value or b"") for key, value in block.records()]
         return True
+
+    def close(self) -> None: ...
 
     def deliver(self, count: int) -> None:
         """So many arrive."""

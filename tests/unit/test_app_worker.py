@@ -18,24 +18,25 @@ from routekeel.streams.sinks.letters import LetterProducer
 from routekeel.streams.topology.cadence import Cadence
 from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.dead_letter import dead_letter_fields
+from routekeel.streams.topology.record_block import Outputs, RecordBlock
 from routekeel.streams.topology.records import BatchResult, DeadLetter, SourceRecord
 from tests.stream.chunks import chunk_fields
 from tests.unit.mock_broker import closed_port
 
 
 class Sent:
-    """An output that keeps what it is given; full at every third record."""
+    """An output that keeps what it is given; full at every second call."""
 
     def __init__(self) -> None:
         self.records: list[tuple[str, int, bytes | None, bytes]] = []
         self.waits = 0
         self._calls = 0
 
-    def send(self, topic: str, partition: int, key: bytes | None, value: bytes) -> bool:
+    def send(self, topic: str, partition: int, block: RecordBlock) -> bool:
         self._calls += 1
-        if self._calls % 3 == 0:
+        if self._calls % 2 == 0:
             return False
-        self.records.append((topic, partition, key, value))
+        self.records += [(topic, partition, key, value or b"") for key, value in block.records()]
         return True
 
     async def room(self) -> None:
@@ -66,8 +67,8 @@ async def test_every_output_and_letter_is_handed_over_and_its_bytes_are_counted(
     await sender.send(SOURCE, result)
     topics = settings.topics
     assert [topic for topic, *_ in sent.records] == [
-        *[topics.telemetry, topics.weights] * 2,
-        topics.telemetry,
+        *[topics.telemetry] * 3,
+        *[topics.weights] * 2,
         topics.dlq,
     ]
     assert sent.waits == 2
@@ -92,12 +93,13 @@ async def test_the_letter_of_the_largest_record_goes_through_the_worker_and_the_
         output = OutputProducer(settings)
         whole = Encoder(DEAD_LETTER, 1).encode(dead_letter_fields(SOURCE, letter))
         with pytest.raises(KafkaException) as refused:
-            output.send(settings.topics.dlq, 0, b"k", whole)
+            output.send(settings.topics.dlq, 0, RecordBlock.of([b"k"], [whole]))
         assert refused.value.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE
         sender, _ = sender_with(output, settings)
-        await sender.send(SOURCE, BatchResult([], [letter], 3, batch().counts))
-        assert len(output._producer) == 1
-        output._producer.purge()
+        await sender.send(SOURCE, BatchResult(Outputs.joined([]), [letter], 3, batch().counts))
+        assert output.records_waiting == 1
+        output.close()
+        assert output.records_waiting == 0
         sink = LetterProducer(settings, Encoder(DEAD_LETTER, 1), 4)
         taken: list[Any] = []
         sink._produce(SOURCE, letter, lambda error, message: taken.append(message))

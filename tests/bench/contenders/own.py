@@ -31,7 +31,7 @@ class WatchedOutput(OutputProducer):
     def _watch(self) -> None:
         waits = False
         while not self.over.wait(LOOK_S):
-            had, waits = waits, len(self._producer) > 0
+            had, waits = waits, self.records_waiting > 0
             if had and not waits:
                 self.drained = Moment.now()
 
