@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException
@@ -28,7 +29,7 @@ class OutputProducer:
         self._record_bytes_max = settings.topics.record_bytes_max
         self._sender = BatchSender(settings.kafka, "outputs", settings.worker.linger_ms / 1000)
         self._lock = threading.Lock()
-        self._waiting: set[Future[int]] = set()
+        self._waiting: dict[Future[int], None] = {}  # in the order in which they came
         self.records_waiting = 0
         self.bytes_waiting = 0
         self._failure: BaseException | None = None
@@ -47,7 +48,7 @@ class OutputProducer:
         if len(block):
             done, size = self._sender.send(topic, partition, block), block.size
             with self._lock:
-                self._waiting.add(done)
+                self._waiting[done] = None
                 self.records_waiting += len(block)
                 self.bytes_waiting += size
             done.add_done_callback(partial(self._arrived, len(block), size))
@@ -55,13 +56,14 @@ class OutputProducer:
 
     async def room(self) -> None:
         """Wait until something has arrived. Raises KafkaException when something failed."""
-        await self._wait(asyncio.FIRST_COMPLETED)
+        await self._oldest()
+        self._raise()
 
     async def durable(self) -> None:
         """Wait until everything handed over is acknowledged. Raises KafkaException when something failed."""
         self._sender.hurry()
         while self._waiting:
-            await self._wait(asyncio.ALL_COMPLETED)
+            await self._oldest()
         self._raise()
 
     def poll(self) -> None:
@@ -72,18 +74,17 @@ class OutputProducer:
         """Give up what has not arrived, and disconnect."""
         self._sender.close()
 
-    async def _wait(self, until: str) -> None:
+    async def _oldest(self) -> None:
+        """Wait until what was handed over first has arrived, or failed."""
         with self._lock:
-            waiting = [asyncio.wrap_future(done) for done in self._waiting]
-        for one in waiting:
-            one.add_done_callback(_noted)
-        if waiting:
-            await asyncio.wait(waiting, return_when=until)
-        self._raise()
+            oldest = next(iter(self._waiting), None)
+        if oldest is not None:
+            with suppress(KafkaException):
+                await asyncio.wrap_future(oldest)
 
     def _arrived(self, records: int, size: int, done: Future[int]) -> None:
         with self._lock:
-            self._waiting.discard(done)
+            self._waiting.pop(done)
             self.records_waiting -= records
             self.bytes_waiting -= size
         self._failure = self._failure or done.exception()
@@ -91,9 +92,3 @@ class OutputProducer:
     def _raise(self) -> None:
         if self._failure is not None:
             raise self._failure
-
-
-def _noted(done: asyncio.Future[int]) -> None:
-    """`_arrived` has its exception; asyncio would report one that nobody asked for."""
-    if not done.cancelled():
-        done.exception()

@@ -153,7 +153,7 @@ async def _run(
         await runner.cleanup()
         await stop_app(worker)
         await partitions.close()
-        worker.close()
+        worker.output.close()
 
 
 async def _serve(settings: Settings, pages: web.Application) -> tuple[web.AppRunner, str]:

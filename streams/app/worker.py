@@ -54,7 +54,7 @@ class StreamWorker:
         self.partitions = partitions
         self.metrics = metrics
         self._decoder = decoder
-        self._output = output
+        self.output = output
         self._sender = Sender(settings, output, encode_dead_letter, metrics)
         self._current_topic_id = current_topic_id
         self._clock = clock
@@ -283,10 +283,6 @@ class StreamWorker:
         if due:
             await self._checkpoint_all(due)
 
-    def close(self) -> None:
-        """Give up outputs that are not durable."""
-        self._output.close()
-
     async def checkpoint_now(self) -> None:
         """Checkpoint everything, e.g. before the end."""
         async with self._busy:
@@ -298,7 +294,7 @@ class StreamWorker:
             o for p, o in ready.items() if o.processor.is_dirty and (only is None or p in only)
         ]
         if dirty:
-            await self._output.durable()
+            await self.output.durable()
             for owned in dirty:
                 await self.partitions.checkpoint(owned)
                 owned.account.checkpointed(self._clock())

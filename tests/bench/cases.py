@@ -82,7 +82,7 @@ def measure(
         "cpu_us_per_event": 1e6 * result["cpu_s"] / events,
         "broker_cpu_us_per_event": 1e6 * (cpu_s(broker) - before) / events,
         "rss_mb": result["rss_mb"],
-        **({"main_thread_s": result["main_thread_s"]} if "main_thread_s" in result else {}),
+        **{name: result[name] for name in ("main_thread_s", "sending_s") if name in result},
     }
 
 

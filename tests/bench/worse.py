@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .cpu import CLIENT
+from .cpu import CLIENT, SENDING
 from .tables import CORES, EMITTED
 
 SESSIONS_MAX = 1.2  # × the CPU of an event, with the most sessions against the fewest
@@ -57,7 +57,7 @@ def _kernel(report: dict[str, Any]) -> Iterator[str]:
     if share < KERNEL_SHARE_MIN:
         yield (
             f"{report['shape']}: of this app's CPU {share:.0%} is the kernel's, less than {KERNEL_SHARE_MIN:.0%}; "
-            f"{report['share'][CLIENT]:.0%} is the Kafka client's."
+            f"{report['share'][SENDING]:.0%} goes into sending, {report['share'][CLIENT]:.0%} into fetching."
         )
 
 

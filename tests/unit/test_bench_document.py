@@ -174,7 +174,8 @@ def test_only_what_is_worse_is_called_worse() -> None:
         "T=8 L=4 E=8 F16: loop has 250.0 MB of peak memory, routekeel 300.0.",
         "T=8 L=4 E=8 F16: the state log takes 0.55× the input, more than 0.5×.",
         "T=8 L=4 E=8 F16: the weights take 1.00× the input, not less than it.",
-        "T=8: of this app's CPU 10% is the kernel's, less than 35%; 10% is the Kafka client's.",
+        "T=8: of this app's CPU 10% is the kernel's, less than 35%; 10% goes into "
+        "sending, 10% into fetching.",
         "The exponential: 4.5× the scalar softmax at 128 experts, less than 5×.",
         "Cost by sessions: with 1,000,000 live sessions an event takes 1.25× the CPU that it takes with 1,000, "
         "more than 1.2×. It then changes a session of its own, which goes to the state log: 0.95 records for an "

@@ -39,7 +39,10 @@ BOUNDED_OTHERWISE = {
     "schemas/views.py:_fields": "the declared records",
     "streams/wire/program.py:program_of": "the declared records",
     "streams/wire/program.py:index_of": "the declared records",
+    "streams/sinks/core.py:deque": "BUFFERED_BYTES_MAX pauses reading",
     "streams/sinks/batch.py:deque": "BUFFERED_BYTES_MAX pauses reading",
+    "streams/app/batch_sender.py:deque": "output.py's QUEUE_BYTES_MAX, changelog_topic.py's WRITE_BLOCKS",
+    "streams/app/changelog_topic.py:deque": "WRITE_BLOCKS",
     "streams/topology/changelog_reader.py:deque": "the records of one checkpoint of our own",
     "streams/sinks/membership.py:deque": "commits under way, COMMIT_LOST_AFTER_S apart; each gets an answer",
     "streams/sdk/reader.py:deque": "one answer of consume()",
@@ -95,13 +98,15 @@ def made_without_bound(path: Path) -> Iterator[str]:
                 if ast.unparse(call).split(".")[-1] in ("cache", "lru_cache") and not bounded:
                     yield f"{place}:{node.name}"
         elif isinstance(node, ast.Call):
-            name = ast.unparse(node.func).split(".")[-1]
+            function = node.func.value if isinstance(node.func, ast.Subscript) else node.func
+            name = ast.unparse(function).split(".")[-1]
             given = len(node.args) + len(node.keywords)
             if name in ("Queue", "LifoQueue", "PriorityQueue", "ThreadPoolExecutor") and not given:
                 yield f"{place}:{name}"
             if name == "SimpleQueue":
                 yield f"{place}:{name}"
-            if name == "deque" and not given:
+            made = {ast.unparse(k.value) for k in node.keywords if k.arg == "default_factory"}
+            if (name == "deque" and not given) or "deque" in made:
                 yield f"{place}:deque"
 
 
@@ -117,7 +122,7 @@ def test_the_scan_sees_what_it_looks_for(tmp_path: Path, monkeypatch: pytest.Mon
     module.write_text(
         "@cache\ndef a(): ...\n@functools.lru_cache\ndef b(): ...\n@lru_cache(maxsize=None)\n"
         "def c(): ...\n@lru_cache(maxsize=8)\ndef d(): ...\nq = asyncio.Queue()\nr = Queue(9)\n"
-        "p = ThreadPoolExecutor()\nx = deque()\ny = deque(maxlen=3)\nz = SimpleQueue()\n"
+        "p = ThreadPoolExecutor()\nx = deque[int]()\ny = deque(maxlen=3)\nz = SimpleQueue()\n"
     )
     found = {name.partition(":")[2] for name in made_without_bound(module)}
     assert found == {"a", "b", "c", "Queue", "ThreadPoolExecutor", "deque", "SimpleQueue"}

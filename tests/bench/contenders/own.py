@@ -24,16 +24,17 @@ class WatchedOutput(OutputProducer):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         WatchedOutput.made = self
-        self.drained = Moment.now()
+        self.drained, self.sending_s = Moment.now(), 0.0
         self.over = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
         waits = False
+        clock = time.pthread_getcpuclockid(self._sender._thread.ident or 0)
         while not self.over.wait(LOOK_S):
             had, waits = waits, self.records_waiting > 0
             if had and not waits:
-                self.drained = Moment.now()
+                self.drained, self.sending_s = Moment.now(), time.clock_gettime(clock)
 
 
 def run(task: Task) -> None:
@@ -48,7 +49,8 @@ def run(task: Task) -> None:
     first, last = result.first_batch, WatchedOutput.made.drained
     assert first is not None
     seconds, cpu_s = last.at_s - first.at_s, last.cpu_s - first.cpu_s
-    report(result.records, seconds, cpu_s, main_thread_s=main_thread_s)
+    sending_s = WatchedOutput.made.sending_s
+    report(result.records, seconds, cpu_s, main_thread_s=main_thread_s, sending_s=sending_s)
 
 
 def serve(task: Task) -> None:
