@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from routekeel.streams.app.batch_sender import BatchSender
@@ -25,7 +24,7 @@ from routekeel.streams.errors import ServiceUnavailable
 from routekeel.streams.log_bounds import log_bounds
 from routekeel.streams.settings import Settings
 from routekeel.streams.topics import admin_client, changelog_topic
-from routekeel.streams.topology.changelog import ChangelogRecord
+from routekeel.streams.topology.changelog import ChangelogRecord, Checkpoint
 from routekeel.streams.topology.changelog_reader import ChangelogReader
 from routekeel.streams.topology.record_block import RecordBlock
 
@@ -37,7 +36,6 @@ RECOVERY_THREADS = 4
 FOLLOW_WAIT_S = 0.2
 FOLLOW_ENDS_EVERY_S = 1.0
 BROKER_TIMEOUT_S = 30.0
-WRITE_BLOCK_RECORDS = 10_000
 WRITE_BLOCK_BYTES = 4 * 2**20
 WRITE_BLOCKS = 4
 """How much of a checkpoint is on its way at a time, in such blocks."""
@@ -186,9 +184,9 @@ class ChangelogTopic:
         """Write a checkpoint: (offset of the last record, bytes). Raises KafkaException when one failed."""
         # The watermark goes when all it covers is in the log. In one go with the rest it could arrive where
         # one of them did not, being too large for the broker.
-        *changes, mark = records
+        mark = records[-1]
         size, on_way = 0, deque[Future[int]]()
-        for block in _blocks(changes):
+        for block in _blocks(records):
             size += block.size
             on_way.append(self._send(partition, block))
             if len(on_way) == WRITE_BLOCKS:
@@ -207,13 +205,11 @@ class ChangelogTopic:
 
 
 def _blocks(records: Sequence[ChangelogRecord]) -> Iterator[RecordBlock]:
-    """The records in blocks of bounded size, or of one record."""
-    ends = np.cumsum(np.fromiter((len(r.value or b"") for r in records), np.int64, len(records)))
-    start, before = 0, 0
-    while start < len(records):
-        end = int(np.searchsorted(ends, before + WRITE_BLOCK_BYTES, side="right"))
-        end = min(max(end, start + 1), start + WRITE_BLOCK_RECORDS)
-        keys, values, headers = zip(*records[start:end], strict=True)
-        named = {index: header for index, header in enumerate(headers) if header}
-        yield RecordBlock.of(keys, values, named)
-        start, before = end, int(ends[end - 1])
+    """All but the watermark."""
+    if isinstance(records, Checkpoint):
+        yield from records.blocks(WRITE_BLOCK_BYTES)
+    elif len(records) > 1:
+        keys, values, headers = zip(*records[:-1], strict=True)
+        yield RecordBlock.of(
+            keys, values, {i: header for i, header in enumerate(headers) if header}
+        )

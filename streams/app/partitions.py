@@ -157,6 +157,7 @@ class Partitions:
         started = self._clock()
         applied = processor.watermark.applied_offset
         records = processor.checkpoint()
+        tombstones = records.tombstones
         partition = processor.source.partition
         reader = self._readers[partition]
         foreign = reader.foreign_writes
@@ -181,7 +182,7 @@ class Partitions:
                 log.warning("%s; it is tried again after the next checkpoint", error)
             self._write_again(processor, reader)
         self._metrics.checkpoints.inc()
-        self._metrics.tombstones.inc(sum(value is None for _, value, _ in records))
+        self._metrics.tombstones.inc(tombstones)
         self._metrics.changelog_bytes.inc(size)
         self._metrics.checkpoint_s.observe(self._clock() - started)
 

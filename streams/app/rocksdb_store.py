@@ -17,6 +17,7 @@ from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, Writ
 
 from routekeel.streams.errors import RoutekeelError
 from routekeel.streams.topology.recency import TOUCH_BYTES
+from routekeel.streams.topology.session_table import SessionTable
 from routekeel.streams.topology.watermark import WATERMARK_KEY, Watermark
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class RocksDbStore:
             self._db = _open(folder)
         mark = self._db.get(WATERMARK_KEY)
         position = self._db.get(POSITION_KEY)
+        self.table: SessionTable | None = None
         self.watermark = None if mark is None else Watermark.decode(mark)
         self.position = -1 if position is None else int(_POSITION.unpack(position)[0])
 

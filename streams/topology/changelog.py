@@ -19,23 +19,19 @@ records' offsets, or when it recovers, and writes the key again (`rewritten`) lo
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from itertools import repeat
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol, overload
 
+import numpy as np
+
+from routekeel.streams.topology.record_block import RecordBlock
+from routekeel.streams.topology.session_table import SessionTable
+from routekeel.streams.topology.version import Version
 from routekeel.streams.topology.watermark import WATERMARK_KEY, Watermark
 
 VERSION_HEADER = "version"
 _HEADER = struct.Struct("<Iq")
 _SESSION_VERSION = struct.Struct("<BIq")  # the first fields of session.py's head
-
-
-class Version(NamedTuple):
-    """When a value was right: the log's epoch and the source offset."""
-
-    log_epoch: int
-    offset: int
 
 
 class ChangelogRecord(NamedTuple):
@@ -46,7 +42,8 @@ class ChangelogRecord(NamedTuple):
     headers: list[tuple[str, bytes]] | None
 
 
-_RECORD: Callable[[tuple[Any, ...]], ChangelogRecord] = partial(tuple.__new__, ChangelogRecord)
+BLOCK_BYTES = 4 * 2**20
+"""Of a checkpoint's states, gathered at a time."""
 
 
 def session_version(value: bytes) -> tuple[int, int]:
@@ -61,20 +58,93 @@ def header_version(header: bytes) -> tuple[int, int]:
     return log_epoch, offset
 
 
-def checkpoint_records(
-    changes: Mapping[bytes, bytes | None], evicted_at: Mapping[bytes, Version], watermark: Watermark
-) -> list[ChangelogRecord]:
-    """A checkpoint as records: sessions and tombstones, then the watermark that makes them count."""
-    if evicted_at:
-        records = [
-            ChangelogRecord(key, value, _evicted(evicted_at[key]) if value is None else None)
-            for key, value in changes.items()
-        ]
-    else:
-        # The same in a third of the time: a checkpoint may have a million.
-        records = list(map(_RECORD, zip(changes.keys(), changes.values(), repeat(None))))
-    records.append(ChangelogRecord(WATERMARK_KEY, watermark.encode(), None))
-    return records
+class Changes(Mapping[bytes, bytes | None]):
+    """What has changed in a table since the last checkpoint: None for who was evicted, states."""
+
+    def __init__(self, table: SessionTable) -> None:
+        self.table = table
+        self._slots = table.changed
+
+    def __len__(self) -> int:
+        return len(self._slots) + len(self.table.gone)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self.table.gone
+        yield from self.table.order.keys_of(self._slots.tolist())
+
+    def __getitem__(self, key: bytes) -> bytes | None:
+        if key in self.table.gone:
+            return None
+        slot = self.table.order.slot_of(key)
+        if not slot or slot not in self._slots:
+            raise KeyError(key)
+        return self.table.heap.get(slot)
+
+    def records(self) -> Iterator[ChangelogRecord]:
+        """As the changelog has them."""
+        for block in self.blocks(BLOCK_BYTES):
+            for index, (key, value) in enumerate(block.records()):
+                yield ChangelogRecord(key or b"", value, block.headers.get(index))
+
+    def blocks(self, size: int) -> Iterator[RecordBlock]:
+        """The same as columns, of at most so many bytes of states each, or one state."""
+        if gone := self.table.gone:
+            headers = dict(enumerate(map(_evicted, gone.values())))
+            yield RecordBlock.of(list(gone), [None] * len(gone), headers)
+        heap, slots = self.table.heap, self._slots
+        ends = np.cumsum(heap.size[slots])
+        start, before = 0, 0
+        while start < len(slots):
+            end = max(start + 1, int(np.searchsorted(ends, before + size, side="right")))
+            part = slots[start:end]
+            data, places = heap.gather(part)
+            spans = np.stack((places - heap.size[part], places), axis=1)
+            yield RecordBlock(self.table.order.keys_of(part.tolist()), data, spans, {})
+            start, before = end, int(ends[end - 1])
+
+
+class Checkpoint(Sequence[ChangelogRecord]):
+    """A checkpoint's records: tombstones and sessions, then the watermark that makes them count.
+
+    Read from the table as they are asked for, so until the next batch only.
+    """
+
+    def __init__(
+        self, changes: Changes, watermark: Watermark, again: Sequence[ChangelogRecord] = ()
+    ) -> None:
+        self._changes, self._again = changes, again
+        self.mark = ChangelogRecord(WATERMARK_KEY, watermark.encode(), None)
+
+    def __len__(self) -> int:
+        return len(self._again) + len(self._changes) + 1
+
+    def __iter__(self) -> Iterator[ChangelogRecord]:
+        yield from self._again
+        yield from self._changes.records()
+        yield self.mark
+
+    @overload
+    def __getitem__(self, index: int) -> ChangelogRecord: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[ChangelogRecord]: ...
+
+    def __getitem__(self, index: int | slice) -> ChangelogRecord | list[ChangelogRecord]:
+        return self.mark if index == -1 else list(self)[index]
+
+    @property
+    def tombstones(self) -> int:
+        """How many of the records are some."""
+        return len(self._changes.table.gone) + sum(r.value is None for r in self._again)
+
+    def blocks(self, size: int) -> Iterator[RecordBlock]:
+        """All but the watermark as columns, of at most so many bytes of states each."""
+        if self._again:
+            headers = {i: r.headers for i, r in enumerate(self._again) if r.headers}
+            yield RecordBlock.of(
+                [r.key for r in self._again], [r.value for r in self._again], headers
+            )
+        yield from self._changes.blocks(size)
 
 
 def _evicted(version: Version) -> list[tuple[str, bytes]]:
@@ -105,6 +175,8 @@ class StateStore(Protocol):
 
     watermark: Watermark | None
     position: int
+    table: SessionTable | None
+    """Where the states are, if it is in memory: the owner works in it, and `commit` keeps what it did."""
 
     def get(self, key: bytes) -> bytes | None: ...
 
@@ -121,30 +193,26 @@ class StateStore(Protocol):
     def close(self) -> None: ...
 
 
-REMOVED_SHARE = 8
-"""The memory store's table is made anew when an eighth of what it holds has been removed since."""
-
-
 class MemoryStore:
-    """A partition's committed state in a dict."""
+    """A partition's committed state in a table, in which its owner works, too."""
 
     def __init__(self) -> None:
         self.watermark: Watermark | None = None
         self.position = -1
-        self._sessions: dict[bytes, bytes] = {}
-        self._removed = 0
+        self.table: SessionTable | None = SessionTable()
+        self._table = self.table
 
     def get(self, key: bytes) -> bytes | None:
         """The session's encoded state, if there is one."""
-        return self._sessions.get(key)
+        return self._table.kept_of(key)
 
     def get_all(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """`get` for each."""
-        return list(map(self._sessions.get, keys))
+        return list(map(self.get, keys))
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every session."""
-        return iter(self._sessions.items())
+        return self._table.kept()
 
     def heads(self) -> Iterator[tuple[bytes, bytes]]:
         """Every session with at least the head of its state; here all of it costs nothing."""
@@ -153,17 +221,12 @@ class MemoryStore:
     def commit(
         self, changes: Mapping[bytes, bytes | None], watermark: Watermark, position: int
     ) -> None:
-        """Apply the changes."""
-        self._sessions.update(changes)  # type: ignore[arg-type]
-        gone = [key for key, value in changes.items() if value is None]
-        for key in gone:
-            del self._sessions[key]
-        self._removed += len(gone)
-        if self._removed > len(self._sessions) // REMOVED_SHARE:
-            # A removed key keeps its place in a dict's table, which doubles when it is full of such.
-            self._sessions, sessions = {}, self._sessions
-            self._sessions.update(sessions)
-            self._removed = 0
+        """Apply the changes; what an owner that is no more had not committed is forgotten."""
+        if isinstance(changes, Changes) and changes.table is self._table:
+            self._table.keep()
+        else:
+            self._table.roll_back()
+            self._table.put(changes)
         self.watermark, self.position = watermark, position
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """The order of things: who is touched when, on which clock, and who is evicted because of it.
 
 One pass over a batch's accepted records in log order, before anything is computed. It gives every
-record its slot, that is its session's turn between two evictions, and the clock at that record.
+record its turn, that is its session between two evictions, and the clock at that record.
 Everything here depends on the log alone, so a replay evicts at the same record.
 """
 
@@ -13,29 +13,38 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from routekeel.streams.topology.changelog import StateStore, Version
+from routekeel.streams.topology.changelog import Changes, StateStore
 from routekeel.streams.topology.config import TopologyConfig
-from routekeel.streams.topology.recency import Recency
 from routekeel.streams.topology.records import BatchCounts
+from routekeel.streams.topology.session_table import SessionTable
+from routekeel.streams.topology.state_heap import ELSEWHERE
+from routekeel.streams.topology.version import Version
 
 I64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+NO_TURN = -1
 STRETCH_MIN = 32
 """From so many records on it is worth while to take them in all at once."""
 
 
 @dataclass(slots=True)
 class Intake:
-    """A batch's sessions. Slots are numbered in the order in which they appear.
+    """A batch's sessions by turn: a session's turn goes on until it is evicted.
 
-    `keys` and `values` (the state before the batch, b"" for a new session) are per slot; `slots` and
-    `clocks` per accepted record; `current` says which slot is a key's last, unless it was evicted.
+    Turns are numbered in the order in which they begin. `sessions` are their slots in the table, `turns`
+    and `clocks` (µs) per accepted record. After `take` they are arrays, and `stays` says whose sessions
+    are still there, `was_kept` which of them had not changed since the last checkpoint, and `bytes_before`
+    what the others had as changes.
     """
 
-    keys: list[bytes] = field(default_factory=list)
-    values: list[bytes] = field(default_factory=list)
-    slots: list[int] = field(default_factory=list)
+    sessions: list[int] = field(default_factory=list)
+    turns: list[int] = field(default_factory=list)
     clocks: list[int] = field(default_factory=list)
-    current: dict[bytes, int] = field(default_factory=dict)
+    over: list[int] = field(default_factory=list)
+    slots: I64 = field(default_factory=lambda: np.empty(0, np.int64))
+    stays: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
+    was_kept: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
+    bytes_before: int = 0
 
 
 class Roster:
@@ -44,19 +53,28 @@ class Roster:
     def __init__(self, config: TopologyConfig, store: StateStore, clock_us: int) -> None:
         self._config = config
         self._store = store
-        self._recency = Recency.of(store)
+        if store.table is None:
+            self.table = SessionTable(is_all=False)
+            self.table.begin(dict(store.heads()))
+        else:
+            self.table = store.table
+            self.table.begin()
         self.clock_us = clock_us
-        self.changes: dict[bytes, bytes | None] = {}
-        self.evicted_at: dict[bytes, Version] = {}
+        self._turn_of: npt.NDArray[np.int32] = np.full(self.table.order.slots, NO_TURN, np.int32)
+        """By slot: its session's turn in the batch that is being taken in."""
 
     def __len__(self) -> int:
-        return len(self._recency)
+        return len(self.table.order)
+
+    @property
+    def changes(self) -> Changes:
+        """What has changed since the last checkpoint."""
+        return Changes(self.table)
 
     def state_of(self, key: bytes) -> bytes | None:
         """A session's encoded state as of the last record applied."""
-        if key in self.changes:
-            return self.changes[key]
-        return self._store.get(key)
+        state = self.table.state_of(key)
+        return self._store.get(key) if state == b"" else state
 
     def take(
         self,
@@ -68,7 +86,7 @@ class Roster:
     ) -> Intake:
         """Take a batch's accepted records in; `clocks` is the clock at each (see `clocks_of`)."""
         intake, start = Intake(clocks=clocks.tolist()), 0
-        crowded = len(self._recency) + len(set(keys)) > self._config.sessions_max
+        crowded = len(self) + len(set(keys)) > self._config.sessions_max
         while start < len(keys):
             end = start + self._nobody_leaves(clocks[start:], crowded)
             if end - start >= STRETCH_MIN:
@@ -81,47 +99,80 @@ class Roster:
             start = end
         if keys:
             self.clock_us = intake.clocks[-1]
+        self._finish(intake)
         return intake
 
     def _nobody_leaves(self, clocks: I64, crowded: bool) -> int:
         """At how many records to come, at these clocks, no session can become idle or be one too many."""
-        oldest = self._recency.oldest()
+        oldest = self.table.order.oldest()
         idle_since = int(clocks[0]) if oldest is None else min(oldest[1], int(clocks[0]))
         awake = int(np.searchsorted(clocks, idle_since + self._config.session_ttl_us, side="right"))
-        return min(awake, self._config.sessions_max - len(self._recency)) if crowded else awake
+        return min(awake, self._config.sessions_max - len(self)) if crowded else awake
 
     def _take_stretch(self, intake: Intake, keys: Sequence[bytes], clocks: I64) -> None:
         """Where nobody leaves only last touches count, and all is done for all at once."""
-        current = intake.current
-        new = [key for key in dict.fromkeys(keys) if key not in current]
-        current.update(zip(new, range(len(intake.keys), len(intake.keys) + len(new)), strict=True))
-        intake.keys += new
-        intake.values += self._states_of(new)
-        slots = list(map(current.__getitem__, keys))
-        intake.slots += slots
-        last = np.full(len(intake.keys), -1, np.int64)
-        last[slots] = np.arange(len(keys))  # of several the last stays
+        slots = self.table.slots_of(keys)
+        self._widen()
+        turns = self._turn_of[slots]
+        if (turns == NO_TURN).any():
+            unknown = slots[turns == NO_TURN]
+            found, first = np.unique(unknown, return_index=True)
+            new = found[np.argsort(first)]
+            known = len(intake.sessions)
+            self._turn_of[new] = np.arange(known, known + len(new), dtype=np.int32)
+            intake.sessions += new.tolist()
+            turns = self._turn_of[slots]
+        intake.turns += turns.tolist()
+        last = np.full(len(intake.sessions), -1, np.int64)
+        last[turns] = np.arange(len(keys))  # of several the last stays
         last = np.sort(last[last >= 0])
-        self._recency.touch_all([keys[index] for index in last.tolist()], clocks[last])
+        self.table.order.touch_slots(slots[last], clocks[last])
 
     def _take_one(
         self, intake: Intake, key: bytes, clock: int, version: Version, counts: BatchCounts
     ) -> None:
-        recency = self._recency
+        order = self.table.order
         deadline = clock - self._config.session_ttl_us
-        while (oldest := recency.oldest()) and oldest[1] < deadline:
-            self._evict(oldest[0], version, intake.current)
+        while (oldest := order.oldest()) and oldest[1] < deadline:
+            self._evict(intake, oldest[0], version)
             counts.evicted_idle += 1
-        slot = intake.current.get(key)
-        if slot is None:
-            slot = intake.current[key] = len(intake.keys)
-            intake.keys.append(key)
-            intake.values.append(self.state_of(key) or b"")
-        intake.slots.append(slot)
-        recency.touch(key, clock)
-        if len(recency) > self._config.sessions_max and (oldest := recency.oldest()):
-            self._evict(oldest[0], version, intake.current)
+        slot = self.table.touch(key, clock)
+        self._widen()
+        turn = int(self._turn_of[slot])
+        if turn == NO_TURN:
+            turn = self._turn_of[slot] = len(intake.sessions)
+            intake.sessions.append(slot)
+        intake.turns.append(turn)
+        if len(self) > self._config.sessions_max and (oldest := order.oldest()):
+            self._evict(intake, oldest[0], version)
             counts.evicted_cap += 1
+
+    def _evict(self, intake: Intake, slot: int, version: Version) -> None:
+        turn = int(self._turn_of[slot])
+        if turn != NO_TURN:
+            intake.over.append(turn)
+            self._turn_of[slot] = NO_TURN
+        self.table.evict(slot, version)
+
+    def _finish(self, intake: Intake) -> None:
+        """Every turn has begun: load what only the store has, note what has changed before."""
+        heap = self.table.heap
+        intake.slots = slots = np.array(intake.sessions, np.int64)
+        self._turn_of[slots] = NO_TURN
+        intake.stays = np.ones(len(slots), np.bool_)
+        intake.stays[intake.over] = False
+        away = slots[heap.start[slots] == ELSEWHERE]
+        if len(away):
+            values = self._store.get_all(self.table.order.keys_of(away.tolist()))
+            heap.load(away, [value or b"" for value in values])
+        intake.was_kept = heap.is_kept(slots)
+        intake.bytes_before = int(heap.size[slots[intake.stays & ~intake.was_kept]].sum())
+
+    def _widen(self) -> None:
+        more = self.table.order.slots - len(self._turn_of)
+        if more > 0:
+            wider = np.full(more + len(self._turn_of) // 8, NO_TURN, np.int32)
+            self._turn_of = np.concatenate((self._turn_of, wider))
 
     def clocks_of(self, times_us: I64, log_times_us: I64, counts: BatchCounts) -> I64:
         """The clock at each record: event time drives it, but a clock far ahead of the log's does not."""
@@ -130,31 +181,13 @@ class Roster:
         held = np.minimum(times_us, ceiling)
         return np.maximum(np.maximum.accumulate(held), self.clock_us) if len(held) else held
 
-    def settle(self, intake: Intake, states: Sequence[bytes]) -> int:
-        """Make the slots' last states the sessions' values; returns by how many bytes changes grew."""
-        keys, values = intake.current.keys(), [states[slot] for slot in intake.current.values()]
-        before = filter(None, map(self.changes.get, keys))
-        grown = sum(map(len, values)) - sum(map(len, before))
-        self.changes.update(zip(keys, values, strict=True))
-        return grown
+    def settle(self, intake: Intake) -> int:
+        """The batch's states are in the table; returns by how many bytes the changes grew."""
+        stayed = intake.slots[intake.stays]
+        self.table.settle(intake.slots[intake.stays & intake.was_kept])
+        return int(self.table.heap.size[stayed].sum()) - intake.bytes_before
 
     def checkpointed(self) -> None:
         """The changes are in the store."""
-        self.changes, self.evicted_at = {}, {}
-
-    def _states_of(self, keys: Sequence[bytes]) -> list[bytes]:
-        """`state_of` each, b"" for none."""
-        changes = self.changes
-        values = list(map(changes.get, keys))
-        # None is one that has not changed, or that was evicted.
-        asked = [i for i, value in enumerate(values) if value is None and keys[i] not in changes]
-        if asked:
-            for i, value in zip(asked, self._store.get_all([keys[i] for i in asked]), strict=True):
-                values[i] = value
-        return [value or b"" for value in values]
-
-    def _evict(self, key: bytes, version: Version, current: dict[bytes, int]) -> None:
-        self._recency.remove(key)
-        current.pop(key, None)
-        self.changes[key] = None
-        self.evicted_at[key] = version
+        if self.table is not self._store.table:
+            self.table.keep()

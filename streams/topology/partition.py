@@ -14,12 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from routekeel.streams.topology.changelog import (
-    ChangelogRecord,
-    StateStore,
-    checkpoint_records,
-    rewritten,
-)
+from routekeel.streams.topology.changelog import Checkpoint, StateStore, rewritten
 from routekeel.streams.topology.chunk import LogitsChunk
 from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.execute import non_finite
@@ -129,12 +124,13 @@ class PartitionProcessor:
         if not len(new):
             yield BatchResult(Outputs.joined([]), [], self.watermark.applied_offset, counts)
 
-    def checkpoint(self) -> list[ChangelogRecord]:
+    def checkpoint(self) -> Checkpoint:
         """What to write to the changelog for everything applied since the last checkpoint."""
-        roster = self._roster
-        again = sorted(self._again - roster.changes.keys())
-        records = checkpoint_records(roster.changes, roster.evicted_at, self.watermark)
-        return [*rewritten(again, self._store, self.watermark), *records] if again else records
+        changes = self._roster.changes
+        again = sorted(self._again - set(changes)) if self._again else []
+        return Checkpoint(
+            changes, self.watermark, list(rewritten(again, self._store, self.watermark))
+        )
 
     def rewrite(self, keys: Iterable[bytes]) -> None:
         """Write these keys again with the next checkpoint: their newest record is a late writer's."""
@@ -189,44 +185,64 @@ class PartitionProcessor:
         if refused:
             taken = [index for index in taken if new.offsets[index] not in refused]
         intake = self._take_in(new, taken, decoded, chunks, counts)
-        odd = np.zeros(len(intake.keys), np.bool_)
-        slots = np.full(len(new), -1, np.int32)
-        slots[taken] = intake.slots
+        table = self._roster.table
+        odd = np.zeros(len(intake.slots), np.bool_)
+        turns = np.full(len(new), -1, np.int32)
+        turns[taken] = intake.turns
         if self._config.token_rows_share > 0:
-            odd[:] = [self._config.wants_token_rows(key) for key in intake.keys]
-        odd[slots[list(chunks)]] = True
+            keys = table.order.keys_of(intake.sessions)
+            odd[:] = [self._config.wants_token_rows(key) for key in keys]
+        odd[turns[list(chunks)]] = True
         outputs = OutputColumns(len(new))
-        states = list(intake.values)
         epoch = self.watermark.log_epoch
         if decoded is not None and self._compiled is not None:
             clocks = np.zeros(len(new), np.int64)
             clocks[taken] = intake.clocks
             self._compiled.run(
-                decoded, slots, clocks, epoch, intake.values, odd, outputs, states, counts
+                decoded, turns, clocks, epoch, table.heap, intake, odd, outputs, counts
             )
         else:
             odd[:] = True
         if odd.any():
-            members = [
-                Member(
-                    index,
-                    slot,
-                    clock,
-                    new[index],
-                    chunks.get(index) or self._reference.check(new[index]),
-                )
-                for index, slot, clock in zip(taken, intake.slots, intake.clocks, strict=True)
-                if odd[slot]
-            ]
-            found, changed = self._reference.run(members, intake.values, epoch, counts)
-            for index, output in found.items():
-                outputs.add(index, output)
-            for slot, value in changed.items():
-                states[slot] = value
-        self.dirty_bytes += self._roster.settle(intake, states)
+            self._apply_plainly(new, taken, chunks, intake, odd, outputs, counts)
+        self.dirty_bytes += self._roster.settle(intake)
         return outputs.of(
             taken, [new.offsets[i] for i in taken], [new.keys[i] or b"" for i in taken]
         )
+
+    def _apply_plainly(
+        self,
+        new: LogBatch,
+        taken: Sequence[int],
+        chunks: dict[int, LogitsChunk],
+        intake: Intake,
+        odd: npt.NDArray[np.bool_],
+        outputs: OutputColumns,
+        counts: BatchCounts,
+    ) -> None:
+        """The odd turns' records."""
+        heap = self._roster.table.heap
+        members = [
+            Member(
+                index,
+                turn,
+                clock,
+                new[index],
+                chunks.get(index) or self._reference.check(new[index]),
+            )
+            for index, turn, clock in zip(taken, intake.turns, intake.clocks, strict=True)
+            if odd[turn]
+        ]
+        values = {
+            turn: heap.get(slot) if heap.start[slot] >= 0 else b""
+            for turn, slot in enumerate(intake.sessions)
+            if odd[turn]
+        }
+        found, changed = self._reference.run(members, values, self.watermark.log_epoch, counts)
+        for index, output in found.items():
+            outputs.add(index, output)
+        stay = [turn for turn in changed if intake.stays[turn]]
+        heap.write(intake.slots[stay], [changed[turn] for turn in stay])
 
     def _take_in(
         self,

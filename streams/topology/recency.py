@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,16 +42,11 @@ def touch_of(value: bytes) -> Touch:
     return Touch(log_epoch, offset, clock_us)
 
 
-class Sessions(Protocol):
-    """What the order is built from: every session with the first TOUCH_BYTES of its state, or more."""
-
-    def heads(self) -> Iterator[tuple[bytes, bytes]]: ...
-
-
 class Recency:
     """Sessions in the order of their last touch, each with the clock at that touch.
 
-    The clock only moves forward, so this is the order of idleness too.
+    The clock only moves forward, so this is the order of idleness too. A session has a slot, a small
+    number above 0, for as long as it is here, and until `release` gives that to another one.
     """
 
     def __init__(self) -> None:
@@ -68,38 +63,56 @@ class Recency:
         self._queue: U32 = np.zeros(_ROOM_MIN, np.uint32)
         self._begin = self._end = 1
 
-    @classmethod
-    def of(cls, sessions: Sessions) -> Recency:
-        """The order of the sessions in a store: of their last offsets, within and across logs."""
-        keys: list[bytes] = []
-        epochs, offsets, clocks = array("q"), array("q"), array("q")
-        for key, head in sessions.heads():
-            _, log_epoch, offset, clock_us = _TOUCH.unpack_from(head)
-            keys.append(key)
-            epochs.append(log_epoch)
-            offsets.append(offset)
-            clocks.append(clock_us)
-        recency = cls()
-        order = np.lexsort((np.asarray(offsets), np.asarray(epochs)))
-        recency.touch_all([keys[index] for index in order.tolist()], np.asarray(clocks)[order])
-        return recency
-
     def __len__(self) -> int:
         return self._count
 
-    def touch(self, key: bytes, clock_us: int) -> None:
-        """Make `key` the most recent, at this clock."""
-        slot = self._slot_of(key) or self._take(key)
+    @property
+    def slots(self) -> int:
+        """One more than the highest slot so far."""
+        return len(self._keys)
+
+    @property
+    def free(self) -> list[int]:
+        """The slots below that which nobody has."""
+        return self._free
+
+    def key_of(self, slot: int) -> bytes:
+        """The key of a slot's session, also when it was taken off and the slot not released."""
+        return self._keys[slot]
+
+    def keys_of(self, slots: Iterable[int]) -> list[bytes]:
+        """`key_of` each."""
+        keys = self._keys
+        return [keys[slot] for slot in slots]
+
+    def begin(self, slots: Sequence[int], heads: Iterable[bytes]) -> None:
+        """Take the order of these sessions from their states, or the first TOUCH_BYTES of them: that of
+        their last offsets, within and across logs. They are the only ones.
+        """
+        epochs, offsets, clocks = array("q"), array("q"), array("q")
+        for head in heads:
+            _, log_epoch, offset, clock_us = _TOUCH.unpack_from(head)
+            epochs.append(log_epoch)
+            offsets.append(offset)
+            clocks.append(clock_us)
+        order = np.lexsort((np.asarray(offsets), np.asarray(epochs)))
+        self._begin = self._end = 1
+        self._touched[:] = _NONE
+        self.touch_slots(np.asarray(slots, np.int64)[order], np.asarray(clocks)[order])
+
+    def touch(self, key: bytes, clock_us: int) -> int:
+        """Make `key` the most recent, at this clock; its slot."""
+        slot = self.slot_of(key) or self._take(key)
         if self._end == len(self._queue):
             self._make_room(1)
         self._queue[self._end] = slot
         self._touched[slot] = self._end
         self._clock_us[slot] = clock_us
         self._end += 1
+        return slot
 
-    def touch_all(self, keys: list[bytes], clocks_us: npt.ArrayLike) -> None:
-        """Make each key in turn the most recent, at its clock (int64[len(keys)], µs)."""
-        slots = self._slots_of(keys)
+    def touch_slots(self, slots: npt.NDArray[Any], clocks_us: npt.ArrayLike) -> None:
+        """Make each slot's session in turn the most recent, at its clock (int64[len(slots)], µs)."""
         if self._end + len(slots) > len(self._queue):
             self._make_room(len(slots))
         start, self._end = self._end, self._end + len(slots)
@@ -108,13 +121,13 @@ class Recency:
         self._touched[slots] = np.arange(start, self._end, dtype=np.uint32)
         self._clock_us[slots] = clocks_us
 
-    def oldest(self) -> tuple[bytes, int] | None:
-        """The least recent session and the clock at its last touch; None when there is none."""
+    def oldest(self) -> tuple[int, int] | None:
+        """The slot of the least recent session and the clock at its last touch; None when there is none."""
         if not self._count:
             return None
         slot = int(self._queue[self._begin])
         if self._touched[slot] == self._begin:
-            return self._keys[slot], int(self._clock_us[slot])
+            return slot, int(self._clock_us[slot])
         while True:
             end = min(self._end, self._begin + _LOOK)
             ahead = self._queue[self._begin : end]
@@ -123,15 +136,26 @@ class Recency:
             if last[found]:
                 self._begin += found
                 slot = int(ahead[found])
-                return self._keys[slot], int(self._clock_us[slot])
+                return slot, int(self._clock_us[slot])
             self._begin = end
 
-    def remove(self, key: bytes) -> None:
-        """Forget a session. Raises KeyError for one that is not there."""
-        slot = self._take_out(key)
+    def take_off(self, slot: int) -> None:
+        """Forget the session of a slot, which stays its until `release`. Raises KeyError for none."""
+        self._take_out(self._keys[slot])
         self._touched[slot] = _NONE
-        self._keys[slot] = b""
-        self._free.append(slot)
+
+    def put_back(self, slot: int) -> None:
+        """Know the session of a slot again that was taken off; `begin` gives it its place in the order."""
+        self._count += 1
+        if 3 * self._count > 2 * len(self._places):
+            self._grow()
+        self._settle(slot)
+
+    def release(self, slots: Iterable[int]) -> None:
+        """Others may have these slots, whose sessions were taken off."""
+        for slot in slots:
+            self._keys[slot] = b""
+            self._free.append(slot)
 
     def __iter__(self) -> Iterator[bytes]:
         """The sessions, the least recent first."""
@@ -151,8 +175,8 @@ class Recency:
         self._queue[1 : self._end] = order
         self._touched[order] = np.arange(1, self._end, dtype=np.uint32)
 
-    def _slots_of(self, keys: list[bytes]) -> U32:
-        """Each session's slot; those that are not there get one."""
+    def slots_of(self, keys: Sequence[bytes]) -> U32:
+        """uint32[len(keys)]: each session's slot; those that are not there get one."""
         low = (np.fromiter(map(hash, keys), np.int64, len(keys)) & _LOW).astype(np.uint32)
         mask = np.uint32(len(self._places) - 1)
         place = low & mask
@@ -164,14 +188,14 @@ class Recency:
             astray = astray[(met != _NONE) & (self._hashes[met] != low[astray])]
         known = self._keys
         found = [known[slot] for slot in slots.tolist()]
-        if found != keys:
+        if found != list(keys):
             # New ones, and those whose hash is another's: one after the other.
             for index, (one, key) in enumerate(zip(found, keys, strict=True)):
                 if one != key:
-                    slots[index] = self._slot_of(key) or self._take(key)
+                    slots[index] = self.slot_of(key) or self._take(key)
         return slots
 
-    def _slot_of(self, key: bytes) -> int:
+    def slot_of(self, key: bytes) -> int:
         """The session's slot, 0 for one that is not there."""
         return int(self._places[self._place_of(key)])
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 I64 = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
-Headers = Sequence[tuple[str, bytes]]
+Headers = list[tuple[str, bytes]]
 NO_VALUE = -1
 
 

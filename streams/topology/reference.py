@@ -24,10 +24,10 @@ Decode = Callable[[bytes], Mapping[str, Any]]
 
 
 class Member(NamedTuple):
-    """An accepted record with its place in the batch, its session's slot and the clock at it."""
+    """An accepted record with its place in the batch, its session's turn and the clock at it."""
 
     place: int
-    slot: int
+    turn: int
     clock_us: int
     record: SourceRecord
     chunk: LogitsChunk
@@ -49,16 +49,20 @@ class ReferencePath:
         return chunk_from(record, self._decode(record.value))
 
     def run(
-        self, members: Sequence[Member], values: Sequence[bytes], epoch: int, counts: BatchCounts
+        self,
+        members: Sequence[Member],
+        values: Mapping[int, bytes],
+        epoch: int,
+        counts: BatchCounts,
     ) -> tuple[dict[int, Output], dict[int, bytes]]:
-        """Outputs by place and last states by slot; `values` are the slots' states before the batch."""
+        """Outputs by place and last states by turn; `values` are the turns' states before the batch."""
         live: dict[int, Session] = {}
-        plans = [self._plan(member, values[member.slot], live, epoch, counts) for member in members]
+        plans = [self._plan(member, values[member.turn], live, epoch, counts) for member in members]
         execute(plans, self._config)
         outputs, states = {}, {}
         for member, plan in zip(members, plans, strict=True):
             outputs[member.place] = self._builder.build(self._source, plan)
-            states[member.slot] = plan.state
+            states[member.turn] = plan.state
         return outputs, states
 
     def _plan(
@@ -70,8 +74,8 @@ class ReferencePath:
         counts: BatchCounts,
     ) -> Plan:
         record, chunk = member.record, member.chunk
-        session, reset = _session(live.get(member.slot), value, chunk)
-        live[member.slot] = session
+        session, reset = _session(live.get(member.turn), value, chunk)
+        live[member.turn] = session
         is_first = session.last_offset < 0
         admission = admit(session, chunk, self._config.requests_max)
         session.log_epoch, session.last_offset = epoch, record.offset

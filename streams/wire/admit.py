@@ -37,8 +37,9 @@ from routekeel.streams.wire.primitives import (
     SLOT_EXPERTS,
     OPENED,
     ARENA_ROW,
+    NEW_START,
     SLOT_COLUMNS,
-) = range(11)
+) = range(12)
 # Columns of a record's marks: what its chunk did to the head, and what was missing before it.
 HIGH, SEEN, POSITION, POSITIONS_MISSING, SEQUENCES_MISSING, MARKS = range(6)
 

@@ -17,6 +17,8 @@ from routekeel.streams.wire import layout as at
 from routekeel.streams.wire.admit import (
     ARENA_ROW,
     HEAD_LENGTH,
+    HEAD_START,
+    NEW_START,
     OLD_END,
     OLD_START,
     SLOT_LAYERS,
@@ -150,18 +152,18 @@ def _inputs(source_digest: int) -> Any:
 
 
 def _states(source_digest: int) -> Any:
-    def run(table: Any, group: Any, heads: Any, arena: Any, width: Any, out: Any, ends: Any) -> Any:
-        """Every slot's session as bytes, head and matrix, end to end."""
+    def run(table: Any, group: Any, heads: Any, arena: Any, width: Any, memory: Any) -> Any:
+        """Every turn's session, head and matrix, to its place; of those that stay."""
         if source_digest != 0:
-            here = np.int64(0)
             for index in range(group.shape[0]):
                 s = group[index]
-                here = copy(heads, table[s, 2], table[s, 2] + table[s, HEAD_LENGTH], out, here)
-                first = 4 * table[s, ARENA_ROW] * width
-                size = 4 * table[s, SLOT_LAYERS] * width
-                copy_block(arena, first, size, out, here)
-                here += size
-                ends[index] = here
+                here = table[s, NEW_START]
+                if here >= 0:
+                    head = table[s, HEAD_START]
+                    here = copy(heads, head, head + table[s, HEAD_LENGTH], memory, here)
+                    first = 4 * table[s, ARENA_ROW] * width
+                    size = 4 * table[s, SLOT_LAYERS] * width
+                    copy_block(arena, first, size, memory, here)
 
     return run
 
@@ -190,9 +192,6 @@ fill_inputs = WIRE.entry(
     ),
     _inputs,
 )
-join_states = WIRE.entry(
-    types.void(
-        _TABLE, _I64S, _BUF, _BUF, types.int64, array_out(types.uint8, 1), array_out(types.int64, 1)
-    ),
-    _states,
+put_states = WIRE.entry(
+    types.void(_TABLE, _I64S, _BUF, _BUF, types.int64, array_out(types.uint8, 1)), _states
 )

@@ -38,7 +38,7 @@ def grams_of(
         index_of[slot] = _places(known, layers, base[id(known)])
     if not stack:
         return None, None, None
-    slots = batch.slots[chosen].tolist()
+    slots = batch.turns[chosen].tolist()
     index = np.concatenate([index_of[slot] for slot in slots])
     return np.concatenate(stack), index, np.array([slot in known_slots for slot in slots])
 

@@ -7,7 +7,6 @@ reference's bytes (tests/property/test_compiled_path.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +18,10 @@ from routekeel.operators.step import compiled_kernel_exists, step_many
 from routekeel.schemas.codec import Encoder, header
 from routekeel.schemas.records import ROUTER_LOGITS
 from routekeel.streams.topology.config import TopologyConfig
+from routekeel.streams.topology.intake import Intake
 from routekeel.streams.topology.record_block import OutputColumns
 from routekeel.streams.topology.records import BatchCounts, LogBatch, Source
+from routekeel.streams.topology.state_heap import NOWHERE, StateHeap
 
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -59,18 +60,19 @@ def warm_up(config: TopologyConfig) -> None:
     if config.kernel != "numpy" and compiled_kernel_exists():
         import routekeel.streams.wire.encode
         import routekeel.streams.wire.frame
-        import routekeel.streams.wire.grams  # noqa: F401
+        import routekeel.streams.wire.grams
+        import routekeel.streams.wire.spans  # noqa: F401
 
 
 class BatchTables(NamedTuple):
-    """What the passes over one batch share: decoded columns, slots and clocks by record, heads by slot."""
+    """What the passes over one batch share: decoded columns, turns and clocks by record, heads by turn."""
 
     columns: Any
-    slots: npt.NDArray[np.int32]
+    turns: npt.NDArray[np.int32]
     clocks: I64
     offsets: I64
     epoch: int
-    old: npt.NDArray[np.uint8]
+    memory: Bytes
     table: I64
     heads: npt.NDArray[np.uint8]
     marks: I64
@@ -145,36 +147,48 @@ class CompiledPath:
     def run(
         self,
         decoded: Decoded,
-        slots: npt.NDArray[np.int32],
+        turns: npt.NDArray[np.int32],
         clocks: I64,
         epoch: int,
-        olds: Sequence[bytes],
+        heap: StateHeap,
+        intake: Intake,
         odd: Bools,
         outputs: OutputColumns,
-        states: list[bytes],
         counts: BatchCounts,
     ) -> None:
-        """Fill in outputs by record and states by slot; sets `odd` where the reference must."""
+        """Fill in outputs by record, and states in the heap; sets `odd` where the reference must."""
         columns, admit = decoded.columns, self._admit
-        table = np.zeros((len(olds), admit.SLOT_COLUMNS), np.int64)
-        sizes = np.fromiter(map(len, olds), np.int64, len(olds))
-        np.cumsum(sizes, out=table[:, admit.OLD_END])
-        table[:, admit.OLD_START] = table[:, admit.OLD_END] - sizes
-        old = np.frombuffer(b"".join(olds) or b"\0", np.uint8)
-        admit.measure(columns.values, slots, old, table, odd)
+        table = np.zeros((len(intake.slots), admit.SLOT_COLUMNS), np.int64)
+        starts = heap.start[intake.slots]
+        known = starts >= 0
+        table[known, admit.OLD_START] = starts[known]
+        table[known, admit.OLD_END] = (starts + heap.size[intake.slots])[known]
+        old = heap.view()
+        admit.measure(columns.values, turns, old, table, odd)
         ends = np.cumsum(table[:, admit.HEAD_LENGTH])
         table[:, admit.HEAD_START] = ends - table[:, admit.HEAD_LENGTH]
         heads = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
-        marks = np.empty((len(slots), admit.MARKS), np.int64)
+        marks = np.empty((len(turns), admit.MARKS), np.int64)
         admit.admit(
-            columns.buffer, columns.starts, columns.values, slots, old, table, odd, heads, marks
+            columns.buffer, columns.starts, columns.values, turns, old, table, odd, heads, marks
         )
+        del old  # or the memory could not grow
         plain = (table[:, admit.OPENED] != 0) & ~odd
+        groups = {
+            experts: np.flatnonzero(plain & (table[:, admit.SLOT_EXPERTS] == experts))
+            for experts in np.unique(table[plain, admit.SLOT_EXPERTS]).tolist()
+        }
+        stays = np.flatnonzero(plain & intake.stays)
+        sizes = table[:, admit.HEAD_LENGTH].copy()
+        for experts, group in groups.items():
+            sizes[group] += 4 * table[group, admit.SLOT_LAYERS] * state_width(experts)
+        table[:, admit.NEW_START] = NOWHERE
+        table[stays, admit.NEW_START] = heap.place(intake.slots[stays], sizes[stays])
         offsets = np.array(decoded.records.offsets, np.int64)
-        batch = BatchTables(columns, slots, clocks, offsets, epoch, old, table, heads, marks)
-        for experts in np.unique(table[plain, admit.SLOT_EXPERTS]).tolist():
-            group = np.flatnonzero(plain & (table[:, admit.SLOT_EXPERTS] == experts))
-            self._run_group(batch, group, experts, outputs, states, counts)
+        memory = heap.view()
+        batch = BatchTables(columns, turns, clocks, offsets, epoch, memory, table, heads, marks)
+        for experts, group in groups.items():
+            self._run_group(batch, group, experts, outputs, counts)
 
     def _run_group(
         self,
@@ -182,13 +196,12 @@ class CompiledPath:
         group: I64,
         experts: int,
         outputs: OutputColumns,
-        states: list[bytes],
         counts: BatchCounts,
     ) -> None:
         at, values, table = self._at, batch.columns.values, batch.table
-        member = np.zeros(len(table) + 1, np.bool_)  # the last for slot −1, no session
+        member = np.zeros(len(table) + 1, np.bool_)  # the last for turn −1, no session
         member[group] = True
-        chosen = np.flatnonzero(member[batch.slots])
+        chosen = np.flatnonzero(member[batch.turns])
         chunks = self._assemble(batch, group, chosen, experts)
         arena, inputs, gram, known = chunks
         _, output = step_many(
@@ -196,7 +209,14 @@ class CompiledPath:
         )
         numbers = self._numbers.numbers_of(batch, chosen, output, known)
         outputs.add_all(chosen, *self._write(batch, chosen, output, inputs, numbers))
-        self._collect_states(batch, group, arena, states)
+        self._gather.put_states(
+            table,
+            group,
+            batch.heads,
+            arena.view(np.uint8).reshape(-1),
+            arena.shape[1],
+            batch.memory,
+        )
         counts.rows += inputs.rows
         counts.positions_missing += int(batch.marks[chosen, self._admit.POSITIONS_MISSING].sum())
         counts.sequences_missing += int(batch.marks[chosen, self._admit.SEQUENCES_MISSING].sum())
@@ -211,13 +231,13 @@ class CompiledPath:
         ends = np.cumsum(layers)
         table[group, admit.ARENA_ROW] = ends - layers
         arena = np.empty((int(ends[-1]), width), np.float32)
-        self._gather.fill_arena(batch.old, table, group, arena.view(np.uint8).reshape(-1), width)
+        self._gather.fill_arena(batch.memory, table, group, arena.view(np.uint8).reshape(-1), width)
         steps, counts = values[chosen, at.STEPS], values[chosen, at.LAYERS]
         logits = np.empty((int((steps * counts).sum()), experts), np.float32)
         ambiguity = np.empty((int(steps.sum()), 3), np.float32)
         rows = np.empty(int(counts.sum()), np.int32)
         self._gather.fill_inputs(
-            batch.columns.buffer, batch.columns.starts, values, chosen, batch.slots, table,
+            batch.columns.buffer, batch.columns.starts, values, chosen, batch.turns, table,
             self._numbers.entropy_scales(values, chosen), self._gather.LOGARITHMS,
             logits.view(np.uint32).reshape(-1), logits.reshape(-1),
             ambiguity.view(np.uint32).reshape(-1), ambiguity.reshape(-1), rows,
@@ -245,7 +265,7 @@ class CompiledPath:
         spans = spans - columns.values[chosen, self._at.LOGITS]
         fixed = sum(len(p.constants) for p in (self._telemetry, *self._weights)) + 1024
         floats = layer.shape[1] + 8 + 3 * experts + state_width(experts)
-        heads = batch.table[batch.slots[chosen], self._admit.HEAD_LENGTH].sum()
+        heads = batch.table[batch.turns[chosen], self._admit.HEAD_LENGTH].sum()
         size = int(2 * spans.sum() + fixed * len(chosen) + 4 * floats * refs + heads)
         out = np.empty(size, np.uint8)
         ends = np.empty((len(chosen), 2), np.int64)
@@ -254,7 +274,7 @@ class CompiledPath:
             self._telemetry.operations, self._telemetry.constants,
             self._weights[0].operations, self._weights[0].constants,
             self._weights[1].operations, self._weights[1].constants,
-            columns.buffer, columns.starts, columns.values, chosen, batch.slots, batch.table,
+            columns.buffer, columns.starts, columns.values, chosen, batch.turns, batch.table,
             batch.heads, batch.marks, batch.clocks, batch.offsets, batch.epoch,
             cadence.every_tokens, cadence.state_every_tokens, np.float32(cadence.change),
             inputs.slot_start, numbers, chunk, chunk.view(np.uint32), one, one.view(np.uint32),
@@ -263,19 +283,3 @@ class CompiledPath:
             output.state.view(np.uint8).reshape(-1), out, ends,
         )  # fmt: skip
         return out[: int(ends[-1, 1])], ends
-
-    def _collect_states(
-        self, batch: BatchTables, group: I64, arena: Any, states: list[bytes]
-    ) -> None:
-        admit, table = self._admit, batch.table
-        width = arena.shape[1]
-        heads = table[group, admit.HEAD_LENGTH].sum()
-        joined = np.empty(int(heads) + arena.nbytes, np.uint8)
-        ends = np.empty(len(group), np.int64)
-        self._gather.join_states(
-            table, group, batch.heads, arena.view(np.uint8).reshape(-1), width, joined, ends
-        )
-        data, start = joined.tobytes(), 0
-        for slot, end in zip(group.tolist(), ends.tolist(), strict=True):
-            states[slot] = data[start:end]
-            start = end

@@ -34,7 +34,6 @@ from routekeel.streams.topology.changelog import (
     ChangelogRecord,
     MemoryStore,
     StateStore,
-    checkpoint_records,
 )
 from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.outputs import OutputBuilder
@@ -42,6 +41,7 @@ from routekeel.streams.topology.partition import PartitionProcessor
 from routekeel.streams.topology.records import Source
 from routekeel.streams.topology.session import Producer, Request, Session
 from routekeel.streams.topology.watermark import Watermark
+from tests.stream.checkpoints import checkpoint_records
 
 from .tables import recovery_sheet
 
@@ -92,7 +92,7 @@ class LogWriter:
             self._applied[partition] += 1
             changes[b"session-%d" % number] = self._session(self._applied[partition])
         mark = Watermark(TOPIC_ID, 0, self._applied[partition], self._applied[partition])
-        return checkpoint_records(changes, {}, mark)
+        return iter(checkpoint_records(changes, {}, mark))
 
     def _session(self, offset: int) -> bytes:
         case = self._case

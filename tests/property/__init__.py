@@ -1,1 +1,4 @@
-"""Laws that hold for every input."""
+"""Laws that hold for every input. Code that a property's first example would wait for is compiled before its clock runs."""
+
+import routekeel.streams.wire.frame
+import routekeel.streams.wire.spans  # noqa: F401

@@ -6,15 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routekeel.operators.state import initial_rows
-from routekeel.streams.topology.changelog import (
-    ChangelogRecord,
-    MemoryStore,
-    Version,
-    checkpoint_records,
-)
+from routekeel.streams.topology.changelog import ChangelogRecord, MemoryStore
 from routekeel.streams.topology.changelog_reader import ChangelogReader
 from routekeel.streams.topology.session import Session
+from routekeel.streams.topology.version import Version
 from routekeel.streams.topology.watermark import WATERMARK_KEY, Watermark
+from tests.stream.checkpoints import checkpoint_records
 
 KEYS = [b"a", b"b", b"c"]
 Change = tuple[bytes, bool]

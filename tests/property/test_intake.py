@@ -10,10 +10,11 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from routekeel.streams.topology import intake
-from routekeel.streams.topology.changelog import MemoryStore, Version
+from routekeel.streams.topology.changelog import MemoryStore
 from routekeel.streams.topology.config import TopologyConfig
 from routekeel.streams.topology.intake import Roster
 from routekeel.streams.topology.records import BatchCounts
+from routekeel.streams.topology.version import Version
 from routekeel.streams.topology.watermark import Watermark
 
 TTL_US = 100
@@ -79,28 +80,35 @@ def test_a_batch_is_its_records_one_after_the_other(
 ) -> None:
     config = TopologyConfig(sessions_max=sessions_max, session_ttl_us=TTL_US)
     store, plain, offset = MemoryStore(), Plain(sessions_max), 0
-    roster = Roster(config, store, 0)
+    roster, dirty = Roster(config, store, 0), 0
     for number, (keys, clocks) in enumerate(load):
         counts, before = BatchCounts(), len(plain.gone)
         offsets = range(offset, offset + len(keys))
         taken = roster.take(keys, offsets, np.array(clocks, np.int64), 0, counts)
         slots, names, values, current = plain.take(keys, clocks, offset)
-        assert (taken.slots, taken.keys, taken.values, taken.current) == (
-            slots,
-            names,
-            values,
-            current,
-        )
+        heap, order = roster.table.heap, roster.table.order
+        before_it = [heap.get(s) if heap.start[s] >= 0 else b"" for s in taken.sessions]
+        assert (taken.turns, before_it) == (slots, values)
+        stay = {names[turn]: turn for turn in np.flatnonzero(taken.stays).tolist()}
+        assert stay == current
+        assert [order.key_of(slot) for slot in taken.sessions] == names
         assert (taken.clocks, roster.clock_us) == (clocks, clocks[-1])
         gone = plain.gone[before:]
         assert counts.evicted_idle == sum(why == "idle" for _, _, why in gone)
         assert counts.evicted_cap == sum(why == "cap" for _, _, why in gone)
-        assert list(roster._recency) == list(plain.clocks)
+        assert list(order) == list(plain.clocks)
         last = {key: Version(0, at) for key, at, _ in gone}
-        assert last.items() <= roster.evicted_at.items()
+        assert all(
+            roster.table.gone.get(key) == version
+            for key, version in last.items()
+            if key not in plain.clocks
+        )
         states = [b"%d of batch %d" % (slot, number) for slot in range(len(names))]
         plain.states.update({key: states[slot] for key, slot in current.items()})
-        roster.settle(taken, states)
+        heap.write(taken.slots[taken.stays], [states[turn] for turn in current.values()])
+        dirty += roster.settle(taken)
+        changes = roster.changes
+        assert sum(len(value) for value in changes.values() if value is not None) <= dirty
         assert all(roster.state_of(key) == plain.states.get(key) for key in {*keys, *plain.states})
         if gone and len(keys) >= 2 * intake.STRETCH_MIN:
             event("somebody leaves a long batch")
@@ -108,3 +116,5 @@ def test_a_batch_is_its_records_one_after_the_other(
         if checkpoints:
             store.commit(roster.changes, Watermark("log", 0, offset - 1), offset)
             roster.checkpointed()
+            dirty = 0
+            assert dict(store.items()) == plain.states

@@ -10,7 +10,6 @@ from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBat
 from hypothesis import given
 from hypothesis import strategies as st
 
-import routekeel.streams.wire.frame  # noqa: F401  (compiled before the clock of a test runs)
 from routekeel.streams.app import record_batch
 from routekeel.streams.app.record_batch import FinishedBatch, Framer, RecordBatch
 from routekeel.streams.topology.record_block import RecordBlock

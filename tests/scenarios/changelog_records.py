@@ -6,15 +6,11 @@ import struct
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from routekeel.streams.topology.changelog import (
-    ChangelogRecord,
-    MemoryStore,
-    StateStore,
-    Version,
-    checkpoint_records,
-)
+from routekeel.streams.topology.changelog import ChangelogRecord, MemoryStore, StateStore
 from routekeel.streams.topology.changelog_reader import ChangelogReader
+from routekeel.streams.topology.version import Version
 from routekeel.streams.topology.watermark import Watermark
+from tests.stream.checkpoints import checkpoint_records
 
 
 class Read(NamedTuple):

@@ -148,4 +148,6 @@ def assert_exact(worker: Worker) -> None:
     assert owned.processor.watermark == worker.driver.processor.watermark
     store = worker.partitions._readers[0].store
     assert dict(store.items()) == worker.driver.states()
-    assert list(owned.processor._roster._recency) == list(worker.driver.processor._roster._recency)
+    assert list(owned.processor._roster.table.order) == list(
+        worker.driver.processor._roster.table.order
+    )
