@@ -24,6 +24,7 @@ from routekeel.streams.wire.primitives import (
     same,
     write_little,
 )
+from routekeel.streams.wire.vectors import prefetch_block
 
 # Columns of the slot table.
 (
@@ -43,6 +44,8 @@ from routekeel.streams.wire.primitives import (
 # Columns of a record's marks: what its chunk did to the head, and what was missing before it.
 HIGH, SEEN, POSITION, POSITIONS_MISSING, SEQUENCES_MISSING, MARKS = range(6)
 
+AHEAD, HEAD_BYTES = 8, 192
+"""So many sessions ahead the heads of their states, as long as most are, are asked for."""
 ONE, ALL = np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
@@ -237,6 +240,8 @@ def _measure(source_digest: int) -> Any:
     def run(values: Any, slots: Any, old: Any, table: Any, odd: Any) -> Any:
         if source_digest != 0:
             for s in range(table.shape[0]):
+                if s + AHEAD < table.shape[0] and table[s + AHEAD, OLD_END] > 0:
+                    prefetch_block(old, table[s + AHEAD, OLD_START], HEAD_BYTES)
                 start, size = table[s, OLD_START], table[s, OLD_END] - table[s, OLD_START]
                 if odd[s] or size == 0:
                     continue

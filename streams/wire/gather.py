@@ -26,7 +26,7 @@ from routekeel.streams.wire.admit import (
 from routekeel.streams.wire.check import payload
 from routekeel.streams.wire.decode import NULL
 from routekeel.streams.wire.primitives import WIRE, copy, read_little
-from routekeel.streams.wire.vectors import LANES, copy_block, unpack_eight
+from routekeel.streams.wire.vectors import LANES, copy_block, prefetch_block, unpack_eight
 
 # ln n as NumPy computes it, float32: the logarithm that `unpack` subtracts.
 LOGARITHMS = np.array([0.0, *(np.float32(np.log(n)) for n in range(1, EXPERTS_MAX + 1))], "<f4")
@@ -35,6 +35,8 @@ RESCALE = np.float32(2.0**112)
 SIGN, REST = np.int64(0x8000), np.int64(0x7FFF)
 NAN = np.float32(np.nan)
 ZERO, ONE = np.float32(0), np.float32(1)
+AHEAD, ASKED_FOR = 4, 1024
+"""So many sessions ahead the first bytes of their states are asked for: they lie anywhere in memory."""
 
 
 @WIRE.inlined
@@ -118,6 +120,10 @@ def _arena(source_digest: int) -> Any:
         """States of the group's slots into the arena's bytes; a new session's rows are zero."""
         if source_digest != 0:
             for index in range(group.shape[0]):
+                if index + AHEAD < group.shape[0]:
+                    t = group[index + AHEAD]
+                    size = min(table[t, OLD_END] - table[t, OLD_START], ASKED_FOR)
+                    prefetch_block(old, table[t, OLD_START], size)
                 s = group[index]
                 to = 4 * table[s, ARENA_ROW] * width
                 if table[s, OLD_START] == table[s, OLD_END]:
@@ -156,6 +162,11 @@ def _states(source_digest: int) -> Any:
         """Every turn's session, head and matrix, to its place; of those that stay."""
         if source_digest != 0:
             for index in range(group.shape[0]):
+                if index + AHEAD < group.shape[0]:
+                    t = group[index + AHEAD]
+                    size = min(table[t, HEAD_LENGTH] + 4 * table[t, SLOT_LAYERS] * width, ASKED_FOR)
+                    if table[t, NEW_START] >= 0:
+                        prefetch_block(memory, table[t, NEW_START], size)
                 s = group[index]
                 here = table[s, NEW_START]
                 if here >= 0:

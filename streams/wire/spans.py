@@ -8,7 +8,10 @@ from numba import types
 
 from routekeel.operators.compilation import array_in, array_out
 from routekeel.streams.wire.primitives import WIRE
-from routekeel.streams.wire.vectors import copy_block
+from routekeel.streams.wire.vectors import copy_block, prefetch_block
+
+AHEAD, ASKED_FOR = 8, 1024
+"""So many stretches ahead their first bytes are asked for: they may lie anywhere."""
 
 
 def _copy(source_digest: int) -> Any:
@@ -16,6 +19,9 @@ def _copy(source_digest: int) -> Any:
         """target[to[i] : to[i] + sizes[i]] = source[starts[i] : starts[i] + sizes[i]], none overlapping."""
         if source_digest != 0:
             for index in range(starts.shape[0]):
+                if index + AHEAD < starts.shape[0]:
+                    size = min(sizes[index + AHEAD], ASKED_FOR)
+                    prefetch_block(source, starts[index + AHEAD], size)
                 copy_block(source, starts[index], sizes[index], target, to[index])
 
     return run

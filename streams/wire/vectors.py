@@ -11,8 +11,11 @@ from numba.core import cgutils
 from routekeel.streams.wire.primitives import WIRE
 
 LANES = 8
+LINE = 64
+"""Bytes that the processor fetches at a time."""
 _I16, _I32 = ir.IntType(16), ir.IntType(32)
 _HALVES, _WORDS = ir.VectorType(_I16, LANES), ir.VectorType(_I32, LANES)
+_BYTE_POINTER = ir.IntType(8).as_pointer()
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 
 
@@ -36,6 +39,26 @@ def copy_block(typingctx: Any, source: Any, start: Any, size: Any, target: Any, 
         return context.get_dummy_value()
 
     return types.none(source, types.intp, types.intp, target, types.intp), codegen
+
+
+@WIRE.operation
+def prefetch_block(typingctx: Any, array: Any, start: Any, size: Any) -> Any:
+    """Ask the processor for the lines of array[start : start + size], which are read or written soon."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [_BYTE_POINTER, _I32, _I32, _I32]),
+            "llvm.prefetch.p0i8",
+        )
+        read, near, data = (ir.Constant(_I32, value) for value in (0, 3, 1))
+        first = _pointer(context, builder, sig.args[0], args[0], args[1])
+        line = ir.Constant(args[2].type, LINE)
+        with cgutils.for_range_slice(builder, ir.Constant(args[2].type, 0), args[2], line) as loop:
+            builder.call(function, [builder.gep(first, [loop[0]]), read, near, data])
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, types.intp), codegen
 
 
 @WIRE.operation

@@ -1,4 +1,4 @@
-"""Laws that hold for every input. Code that a property's first example would wait for is compiled before its clock runs."""
+"""Laws that hold for every input. What a first example would have to compile is compiled before."""
 
 import routekeel.streams.wire.frame
 import routekeel.streams.wire.spans  # noqa: F401
