@@ -42,11 +42,11 @@ class OutputProducer:
         self._raise()
         if self.records_waiting >= self._records_max or self.bytes_waiting >= QUEUE_BYTES_MAX:
             return False
-        largest = int(block.sizes.max(initial=0))
-        if largest > self._record_bytes_max:
+        sizes = block.sizes
+        if sizes.max(initial=0) > self._record_bytes_max:
             raise KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
         if len(block):
-            done, size = self._sender.send(topic, partition, block), block.size
+            done, size = self._sender.send(topic, partition, block), int(sizes.sum())
             with self._lock:
                 self._waiting[done] = None
                 self.records_waiting += len(block)

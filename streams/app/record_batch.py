@@ -8,7 +8,6 @@ as a finished batch.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import lz4.frame
@@ -18,12 +17,21 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c, encode_varint
 
 from routekeel.operators.step import compiled_kernel_exists
-from routekeel.streams.topology.record_block import I64, NO_VALUE, Bytes, Headers, RecordBlock
+from routekeel.streams.topology.record_block import (
+    I64,
+    NO_VALUE,
+    Bytes,
+    Headers,
+    RecordBlock,
+    joined,
+)
 
 FRAME_BYTES_MAX = 30
 """Of a record, at most, besides key, value and headers: five varints and two zeros."""
 HEAD_BYTES = 61
 NO_PRODUCER = (-1, -1, -1)
+HURRY = -5
+"""LZ4's acceleration: 1.4 times as fast as without, for 3–7 % more bytes."""
 _LZ4 = 3
 _MAGIC = 2
 _BEFORE_CRC = struct.Struct(">qiib")  # base offset, length, leader epoch, magic
@@ -36,7 +44,7 @@ class Framer:
 
     def __init__(self, block: RecordBlock) -> None:
         self._block = block
-        self._key_data, self._key_spans = _joined(block.keys)
+        self._key_data, self._key_spans = joined(block.keys)
         self._headers, self._header_ends = _encoded(block.headers, len(block))
         self._spans = np.ascontiguousarray(block.spans)
         keys = self._key_spans[:, 1] - np.maximum(self._key_spans[:, 0], 0)
@@ -77,11 +85,6 @@ class Framer:
         return here + len(framed)
 
 
-def _joined(parts: Sequence[bytes | None]) -> tuple[Bytes, I64]:
-    block = RecordBlock.of(parts, parts)
-    return block.data, block.spans
-
-
 def _encoded(headers: dict[int, Headers], records: int) -> tuple[Bytes, I64]:
     """Each record's headers with their count, end to end, and where each one's end."""
     sizes = np.zeros(records, np.int64)
@@ -110,9 +113,10 @@ class RecordBatch:
     def of(cls, framed: Bytes, count: int, timestamp_ms: int) -> RecordBatch:
         """Compress what `Framer.frame` wrote."""
         # Blocks that stand alone, as Kafka demands; of 256 KiB, which finds more than 64 (LZ4 looks
-        # back 64 KiB, within a block).
+        # back 64 KiB, within a block), so that even in a hurry the bytes are fewer.
         packed = lz4.frame.compress(
             framed,
+            compression_level=HURRY,
             block_size=lz4.frame.BLOCKSIZE_MAX256KB,
             block_linked=False,
             store_size=False,

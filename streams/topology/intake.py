@@ -114,10 +114,11 @@ class Roster:
         slots = self.table.slots_of(keys)
         self._widen()
         turns = self._turn_of[slots]
-        if (turns == NO_TURN).any():
-            unknown = slots[turns == NO_TURN]
-            found, first = np.unique(unknown, return_index=True)
-            new = found[np.argsort(first)]
+        unknown = slots[turns == NO_TURN]
+        if len(unknown):
+            places = np.arange(len(unknown), dtype=np.int32)
+            self._turn_of[unknown[::-1]] = places[::-1]  # of several the first stays
+            new = unknown[self._turn_of[unknown] == places]
             known = len(intake.sessions)
             self._turn_of[new] = np.arange(known, known + len(new), dtype=np.int32)
             intake.sessions += new.tolist()

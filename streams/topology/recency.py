@@ -188,7 +188,7 @@ class Recency:
             astray = astray[(met != _NONE) & (self._hashes[met] != low[astray])]
         known = self._keys
         found = [known[slot] for slot in slots.tolist()]
-        if found != list(keys):
+        if found != (keys if isinstance(keys, list) else list(keys)):
             # New ones, and those whose hash is another's: one after the other.
             for index, (one, key) in enumerate(zip(found, keys, strict=True)):
                 if one != key:

@@ -103,7 +103,8 @@ class SessionTable:
         """The slots of those that have changed and are still here, by when they did first."""
         slots: I64 = np.concatenate([np.empty(0, np.int64), *self._changed])
         self._changed = [slots]
-        return slots[self.heap.start[slots] >= 0]
+        here: I64 = slots[self.heap.start[slots] >= 0]
+        return here
 
     def keep(self) -> None:
         """What has changed is durable."""

@@ -27,6 +27,7 @@ WASTE_MIN = 16 * 2**20
 WASTE_SHARE = 4
 """Places are moved together when a quarter of the memory is left places, and WASTE_MIN more."""
 _SLOTS_MIN = 64
+_UNUSED = np.array([NOWHERE, 0, NOWHERE, 0], np.int64)
 
 
 class StateHeap:
@@ -41,20 +42,19 @@ class StateHeap:
         self._free: dict[int, list[I64]] = {}
         self._left: list[tuple[I64, I64]] = []
         self.free_bytes = 0
-        self.start, self.size = _starts(_SLOTS_MIN), _sizes(_SLOTS_MIN)
-        self.kept_start, self.kept_size = _starts(_SLOTS_MIN), _sizes(_SLOTS_MIN)
+        self._set_columns(np.tile(_UNUSED, (_SLOTS_MIN, 1)))
+
+    def _set_columns(self, columns: I64) -> None:
+        # A slot's numbers side by side: who looks at one of them looks at the others, too.
+        self._columns = columns
+        self.start, self.size, self.kept_start, self.kept_size = columns.T
 
     def widen(self, slots: int) -> None:
         """Have so many slots, at least."""
         more = slots - len(self.start)
         if more > 0:
             more = max(more, _SLOTS_MIN, len(self.start) // 8)
-            self.start, self.kept_start = (
-                np.concatenate((column, _starts(more))) for column in (self.start, self.kept_start)
-            )
-            self.size, self.kept_size = (
-                np.concatenate((column, _sizes(more))) for column in (self.size, self.kept_size)
-            )
+            self._set_columns(np.concatenate((self._columns, np.tile(_UNUSED, (more, 1)))))
 
     def view(self) -> Bytes:
         """The memory as uint8, for the moment."""
@@ -62,7 +62,8 @@ class StateHeap:
 
     def is_kept(self, slots: I64) -> npt.NDArray[np.bool_]:
         """Which of the slots have not changed since they were kept."""
-        return np.asarray(self.start[slots] == self.kept_start[slots])
+        kept: npt.NDArray[np.bool_] = self.start[slots] == self.kept_start[slots]
+        return kept
 
     def get(self, slot: int) -> bytes:
         """The state of a slot that has one here."""
@@ -78,7 +79,8 @@ class StateHeap:
 
     def place(self, slots: I64, sizes: I64) -> I64:
         """Where states of these sizes (int64[n], bytes) for these slots, no two alike, are to be written."""
-        starts, before = self.start[slots], self.size[slots]
+        starts: I64 = self.start[slots]
+        before = self.size[slots]
         own = (starts >= 0) & (starts != self.kept_start[slots])
         new = ~(own & (_room(before) == _room(sizes)))
         self._leave(starts[own & new], before[own & new])
@@ -223,11 +225,3 @@ def _memory(size: int) -> mmap.mmap:
 def _room(sizes: I64) -> I64:
     rooms: I64 = (np.maximum(sizes, 1) + (GRAIN - 1)) & -GRAIN
     return rooms
-
-
-def _starts(count: int) -> I64:
-    return np.full(count, NOWHERE, np.int64)
-
-
-def _sizes(count: int) -> I64:
-    return np.zeros(count, np.int64)

@@ -24,23 +24,13 @@ from routekeel.streams.wire.primitives import (
     same,
     write_little,
 )
-from routekeel.streams.wire.vectors import prefetch_block
+from routekeel.streams.wire.vectors import copy_block, prefetch_block
 
-# Columns of the slot table.
+# Columns of the table of turns (topology/intake.py), one row each.
 (
-    OLD_START,
-    OLD_END,
-    HEAD_START,
-    HEAD_LENGTH,
-    PRODUCER_AT,
-    REQUEST_AT,
-    SLOT_LAYERS,
-    SLOT_EXPERTS,
-    OPENED,
-    ARENA_ROW,
-    NEW_START,
-    SLOT_COLUMNS,
-) = range(12)
+    OLD_START, OLD_END, HEAD_START, HEAD_LENGTH, PRODUCER_AT, REQUEST_AT, SLOT_LAYERS, SLOT_EXPERTS,
+    OPENED, ARENA_ROW, NEW_START, SLOT_COLUMNS,
+) = range(12)  # fmt: skip
 # Columns of a record's marks: what its chunk did to the head, and what was missing before it.
 HIGH, SEEN, POSITION, POSITIONS_MISSING, SEQUENCES_MISSING, MARKS = range(6)
 
@@ -108,7 +98,7 @@ def open_fresh(buf: Any, starts: Any, values: Any, i: Any, table: Any, s: Any, h
 def open_known(old: Any, table: Any, s: Any, heads: Any) -> Any:
     """Copies a known session's head; finds its last producer and request. False where it has none."""
     start, head = table[s, OLD_START], table[s, HEAD_START]
-    copy(old, start, start + table[s, HEAD_LENGTH], heads, head)
+    copy_block(old, start, table[s, HEAD_LENGTH], heads, head)
     layers = table[s, SLOT_LAYERS]
     producers = read_little(heads, head + at.AT_PRODUCERS, 2)
     requests = read_little(heads, head + at.AT_REQUESTS, 2)
@@ -281,23 +271,23 @@ def _admit(source_digest: int) -> Any:
 _BUF = array_in(types.uint8, 1)
 _TABLE = array_out(types.int64, 2)
 _ODD = array_out(types.boolean, 1)
-MEASURE_SIGNATURE = types.void(
-    array_in(types.int64, 2),  # values
-    array_in(types.int32, 1),  # slots, −1 for none
-    _BUF,  # old
-    _TABLE,
-    _ODD,
-)
-ADMIT_SIGNATURE = types.void(
-    _BUF,  # buf
-    array_in(types.int32, 2),  # starts
-    array_in(types.int64, 2),  # values
-    array_in(types.int32, 1),  # slots
-    _BUF,  # old
-    _TABLE,
-    _ODD,
-    array_out(types.uint8, 1),  # heads
-    array_out(types.int64, 2),  # marks
-)
-measure = WIRE.entry(MEASURE_SIGNATURE, _measure)
-admit = WIRE.entry(ADMIT_SIGNATURE, _admit)
+measure = WIRE.entry(
+    types.void(
+        array_in(types.int64, 2),  # values
+        array_in(types.int32, 1),  # turns, −1 for none
+        _BUF, _TABLE, _ODD,  # old
+    ),
+    _measure,
+)  # fmt: skip
+admit = WIRE.entry(
+    types.void(
+        _BUF,  # buf
+        array_in(types.int32, 2),  # starts
+        array_in(types.int64, 2),  # values
+        array_in(types.int32, 1),  # turns
+        _BUF, _TABLE, _ODD,  # old
+        array_out(types.uint8, 1),  # heads
+        array_out(types.int64, 2),  # marks
+    ),
+    _admit,
+)  # fmt: skip

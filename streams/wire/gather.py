@@ -25,7 +25,7 @@ from routekeel.streams.wire.admit import (
 )
 from routekeel.streams.wire.check import payload
 from routekeel.streams.wire.decode import NULL
-from routekeel.streams.wire.primitives import WIRE, copy, read_little
+from routekeel.streams.wire.primitives import WIRE, read_little
 from routekeel.streams.wire.vectors import LANES, copy_block, prefetch_block, unpack_eight
 
 # ln n as NumPy computes it, float32: the logarithm that `unpack` subtracts.
@@ -170,8 +170,8 @@ def _states(source_digest: int) -> Any:
                 s = group[index]
                 here = table[s, NEW_START]
                 if here >= 0:
-                    head = table[s, HEAD_START]
-                    here = copy(heads, head, head + table[s, HEAD_LENGTH], memory, here)
+                    copy_block(heads, table[s, HEAD_START], table[s, HEAD_LENGTH], memory, here)
+                    here += table[s, HEAD_LENGTH]
                     first = 4 * table[s, ARENA_ROW] * width
                     size = 4 * table[s, SLOT_LAYERS] * width
                     copy_block(arena, first, size, memory, here)

@@ -55,7 +55,7 @@ class Sizes:
 
 
 FULL = Sizes(
-    repeats=3, small=120_000, large=8_000, small_sessions=1_000, large_sessions=200, scaling=150_000,
+    repeats=3, small=120_000, large=8_000, small_sessions=1_000, large_sessions=200, scaling=450_000,
     session_counts=(10**3, 10**4, 10**5, 10**6), workers=200_000, sink=300_000, cpu=250_000,
     exponential=(2_000, 8), threads=(4, 8),
     recovery=(100_000, 5_000), soak=(1_000_000, 10_000_000),

@@ -24,7 +24,7 @@ import psutil
 from rich.console import Console
 
 from routekeel.schemas.registry import FixedSchemaIds
-from routekeel.streams.topology.changelog import MemoryStore
+from routekeel.streams.topology.changelog import BLOCK_BYTES, MemoryStore
 
 from .one_partition import Feed, Parts, Soak, sessions_of
 from .tables import soak_sheet
@@ -77,8 +77,10 @@ class Run:
     def checkpoint(self) -> None:
         """As the worker does, without a broker."""
         records = self._processor.checkpoint()
+        for _ in records.blocks(BLOCK_BYTES):
+            """As they would be sent."""
         self._position += len(records)
-        self.totals.tombstones += sum(record.value is None for record in records)
+        self.totals.tombstones += records.tombstones
         self.totals.checkpoints += 1
         self._processor.checkpointed(self._position)
         self._since = 0
