@@ -23,8 +23,9 @@ import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka import errors as aiokafka_errors
 from confluent_kafka import KafkaError, KafkaException
+from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
-from routekeel.streams.app.faust_app import tls_context
+from routekeel.streams.app.faust_app import credentials
 from routekeel.streams.app.record_batch import FinishedBatch, Framer, RecordBatch
 from routekeel.streams.settings import KafkaSettings
 from routekeel.streams.topology.record_block import RecordBlock
@@ -269,19 +270,8 @@ def _as_ours(error: BaseException) -> KafkaException:
 
 def producer_options(kafka: KafkaSettings) -> dict[str, Any]:
     """What an idempotent AIOKafkaProducer needs. Raises ConfigurationError as `tls_context` does."""
-    options: dict[str, Any] = {
+    return {
         "bootstrap_servers": [server.strip() for server in kafka.bootstrap_servers.split(",")],
-        "security_protocol": kafka.security_protocol,
         "enable_idempotence": True,
+        **credentials_to_aiokafka_auth(credentials(kafka)),
     }
-    if kafka.security_protocol.endswith("SSL"):
-        options["ssl_context"] = tls_context(kafka)
-    if kafka.security_protocol.startswith("SASL"):
-        options |= {
-            "sasl_mechanism": kafka.sasl_mechanism,
-            "sasl_plain_username": kafka.sasl_username,
-            "sasl_plain_password": kafka.sasl_password.get_secret_value()
-            if kafka.sasl_password
-            else None,
-        }
-    return options

@@ -19,7 +19,7 @@ records' offsets, or when it recovers, and writes the key again (`rewritten`) lo
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, overload
 
 import numpy as np
@@ -75,10 +75,14 @@ class Changes(Mapping[bytes, bytes | None]):
     def __getitem__(self, key: bytes) -> bytes | None:
         if key in self.table.gone:
             return None
-        slot = self.table.order.slot_of(key)
-        if not slot or slot not in self._slots:
+        slot, heap = self.table.order.slot_of(key), self.table.heap
+        if not slot or heap.start[slot] == heap.kept_start[slot]:
             raise KeyError(key)
-        return self.table.heap.get(slot)
+        return heap.get(slot)
+
+    def items(self) -> ItemsView[bytes, bytes | None]:
+        """All of it, read at once."""
+        return {key: value for key, value, _ in self.records()}.items()
 
     def records(self) -> Iterator[ChangelogRecord]:
         """As the changelog has them."""

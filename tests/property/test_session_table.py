@@ -71,7 +71,8 @@ class World:
     def keep(self) -> None:
         """A checkpoint, whose records are what changed."""
         changes = Changes(self.table)
-        assert dict(changes.items()) == self.changed
+        assert dict(changes.items()) == self.changed == {key: changes[key] for key in changes}
+        assert all(key in self.changed or key not in changes for key in self.kept)
         assert {r.key: r.value for r in changes.records()} == self.changed
         assert len(changes) == len(self.changed)
         self.table.keep()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from routekeel.streams.app.batch_sender import producer_options
 from routekeel.streams.app.faust_app import create_app, credentials, tls_context
 from routekeel.streams.app.transport import driver
 from routekeel.streams.errors import ConfigurationError
@@ -28,8 +29,12 @@ def kafka(**values: Any) -> KafkaSettings:
 
 
 def told(settings: KafkaSettings) -> dict[str, Any]:
-    """What Faust hands to aiokafka's client."""
-    return dict(driver.credentials_to_aiokafka_auth(credentials(settings)))
+    """What Faust hands to aiokafka's client, and the sender of outputs to its own."""
+    options = dict(driver.credentials_to_aiokafka_auth(credentials(settings)))
+    own = producer_options(settings)
+    assert own.pop("bootstrap_servers") == ["127.0.0.1:9092"] and own.pop("enable_idempotence")
+    assert own.keys() == options.keys()
+    return own
 
 
 def test_plain_text_needs_no_credentials() -> None:
