@@ -20,13 +20,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from aiokafka import AIOKafkaProducer
 from aiokafka import errors as aiokafka_errors
 from confluent_kafka import KafkaError, KafkaException
-from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
-from routekeel.streams.app.faust_app import credentials
-from routekeel.streams.app.record_batch import FinishedBatch, Framer, RecordBatch
+from routekeel.streams.app.kafka_producer import (
+    FinishedBatch,
+    make_producer,
+    producer_options,
+)
+from routekeel.streams.app.record_batch import Framer, RecordBatch
 from routekeel.streams.settings import KafkaSettings
 from routekeel.streams.topology.record_block import RecordBlock
 
@@ -34,8 +36,12 @@ log = logging.getLogger(__name__)
 
 BATCH_BYTES = 1_000_000
 """Of a batch before compression, unless one record is larger."""
+REQUEST_BYTES = 64 * 2**20
+"""Of all batches under way, unless one alone is larger: aiokafka puts those of all partitions into one
+request, which a broker takes up to 100 MiB of.
+"""
 RETRY_S = 0.5
-STOP_S = 2.0
+STOP_S = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +68,8 @@ class Lane:
     bytes_waiting: int = 0
     due: asyncio.Event = field(default_factory=asyncio.Event)
     timer: asyncio.TimerHandle | None = None
+    before: asyncio.Future[Any] | None = None
+    """The answer to the batch that went last."""
 
 
 class BatchSender:
@@ -75,6 +83,8 @@ class BatchSender:
         self._lanes: dict[tuple[str, int], Lane] = {}
         self._open: set[Job] = set()
         self._failure: KafkaException | None = None
+        self._under_way = 0
+        self._freed = asyncio.Event()
         self._scratch = np.empty(0, np.uint8)
         self._loop = asyncio.new_event_loop()
         self._closing = asyncio.Event()
@@ -125,8 +135,10 @@ class BatchSender:
         self._fail(_CLOSED)
         connecting.cancel()
         if self._producer.done():
+            producer = self._producer.result()
+            producer._message_accumulator.fail_all(aiokafka_errors.ProducerClosed())
             with suppress(Exception):
-                await asyncio.wait_for(self._producer.result().stop(), STOP_S)
+                await asyncio.wait_for(producer.stop(), STOP_S)
         rest = asyncio.all_tasks() - {asyncio.current_task()}
         for task in rest:
             task.cancel()
@@ -134,20 +146,20 @@ class BatchSender:
 
     async def _connect(self) -> None:
         while True:
-            producer = AIOKafkaProducer(**self._options)
-            # A batch that waited longer than this would be given up when its partition has no leader for a
-            # moment, which is what a broker that starts again says first.
-            producer._message_accumulator._batch_ttl = float("inf")
             try:
-                await producer.start()
-            except aiokafka_errors.KafkaError as error:
-                log.warning("cannot connect to Kafka: %s", error)
-                await producer.stop()
-                await asyncio.sleep(RETRY_S)
+                producer = make_producer(self._options)
             except Exception as error:
-                await producer.stop()
                 self._fail(error)
                 return
+            try:
+                await producer.start()
+            except Exception as error:
+                await producer.stop()
+                if not getattr(error, "retriable", False):
+                    self._fail(error)
+                    return
+                log.warning("cannot connect to Kafka: %s", error)
+                await asyncio.sleep(RETRY_S)
             else:
                 self._producer.set_result(producer)
                 return
@@ -174,6 +186,8 @@ class BatchSender:
 
     async def _run_lane(self, lane: Lane) -> None:
         producer = await asyncio.shield(self._producer)
+        # Or its metadata would be thrown away with the next answer about others.
+        producer.client.add_topic(lane.topic)
         try:
             while True:
                 await lane.due.wait()
@@ -183,7 +197,11 @@ class BatchSender:
                     lane.timer = None
                 while lane.jobs and self._failure is None:
                     batch, ended = self._next_batch(lane)
-                    await self._hand_over(producer, lane, batch, ended)
+                    # Behind a batch that the broker refuses nothing may be: it would arrive.
+                    if lane.before is not None:
+                        await asyncio.wait([lane.before])
+                    if self._failure is None:
+                        lane.before = await self._hand_over(producer, lane, batch, ended)
         except Exception as error:
             self._fail(error)
 
@@ -220,33 +238,46 @@ class BatchSender:
 
     async def _hand_over(
         self, producer: Any, lane: Lane, batch: RecordBatch, ended: list[tuple[Job, int]]
-    ) -> None:
-        """Waits until the batch before it is on its way."""
+    ) -> asyncio.Future[Any]:
+        """The answer to come."""
+        size = len(batch.payload)
+        while self._under_way and self._under_way + size > REQUEST_BYTES:
+            self._freed.clear()
+            await self._freed.wait()
+        self._under_way += size
         while True:
-            try:
+            with suppress(aiokafka_errors.UnknownTopicOrPartitionError):
                 if lane.partition in await producer.partitions_for(lane.topic):
-                    acknowledged = await producer.send_batch(
-                        FinishedBatch(batch), lane.topic, partition=lane.partition
-                    )
                     break
-            except aiokafka_errors.UnknownTopicOrPartitionError:
-                log.warning("topic %s is not there (or the broker is not): waiting", lane.topic)
-            except aiokafka_errors.KafkaTimeoutError:
-                continue  # the one before it still waits for the broker
+            log.warning("%s[%d] is not there: waiting for it", lane.topic, lane.partition)
             await asyncio.sleep(RETRY_S)
-        acknowledged.add_done_callback(partial(self._acknowledged, ended))
+            await producer.client.force_metadata_update()
+        answer: asyncio.Future[Any] = await producer.send_batch(
+            FinishedBatch(batch), lane.topic, partition=lane.partition
+        )
+        answer.add_done_callback(partial(self._answered, ended, size))
+        return answer
 
-    def _acknowledged(self, ended: list[tuple[Job, int]], answer: asyncio.Future[Any]) -> None:
+    def _answered(
+        self, ended: list[tuple[Job, int]], size: int, answer: asyncio.Future[Any]
+    ) -> None:
+        self._under_way -= size
+        self._freed.set()
         if answer.cancelled():
             return
-        error = answer.exception()
-        if error is not None:
+        if (error := answer.exception()) is not None:
             self._fail(error)
+            return
+        offset = answer.result().offset
+        if offset < 0:
+            self._fail(
+                aiokafka_errors.DuplicateSequenceNumber("the broker says it had a batch before")
+            )
             return
         for job, place in ended:
             if job in self._open:
                 self._open.discard(job)
-                job.done.set_result(answer.result().offset + place)
+                job.done.set_result(offset + place)
 
     def _fail(self, error: BaseException) -> None:
         if self._failure is None:
@@ -263,15 +294,5 @@ _CLOSED = KafkaException(KafkaError(KafkaError._PURGE_QUEUE))
 
 def _as_ours(error: BaseException) -> KafkaException:
     """aiokafka's error as that of the other client, which everything else here knows."""
-    code = getattr(error, "errno", -1)
-    known = isinstance(code, int) and code >= 0
-    return KafkaException(KafkaError(code if known else KafkaError._FAIL, str(error)))
-
-
-def producer_options(kafka: KafkaSettings) -> dict[str, Any]:
-    """What an idempotent AIOKafkaProducer needs. Raises ConfigurationError as `tls_context` does."""
-    return {
-        "bootstrap_servers": [server.strip() for server in kafka.bootstrap_servers.split(",")],
-        "enable_idempotence": True,
-        **credentials_to_aiokafka_auth(credentials(kafka)),
-    }
+    code = error.errno if isinstance(error, aiokafka_errors.KafkaError) else -1
+    return KafkaException(KafkaError(code if code > 0 else KafkaError._FAIL, repr(error)))

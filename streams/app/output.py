@@ -44,7 +44,8 @@ class OutputProducer:
             return False
         sizes = block.sizes
         if sizes.max(initial=0) > self._record_bytes_max:
-            raise KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+            self._failure = KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+            raise self._failure
         if len(block):
             done, size = self._sender.send(topic, partition, block), int(sizes.sum())
             with self._lock:
@@ -84,10 +85,11 @@ class OutputProducer:
 
     def _arrived(self, records: int, size: int, done: Future[int]) -> None:
         with self._lock:
+            # First, or `durable` could see that nothing waits, and not yet why.
+            self._failure = self._failure or done.exception()
             self._waiting.pop(done)
             self.records_waiting -= records
             self.bytes_waiting -= size
-        self._failure = self._failure or done.exception()
 
     def _raise(self) -> None:
         if self._failure is not None:

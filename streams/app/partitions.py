@@ -135,7 +135,8 @@ class Partitions:
     def ready(self) -> dict[int, OwnedPartition]:
         """The recovered partitions."""
         done = {p: task for p, task in self._owned.items() if task.done() and not task.cancelled()}
-        return {p: task.result() for p, task in done.items() if task.exception() is None}
+        found = {p: task.result() for p, task in done.items() if task.exception() is None}
+        return {p: owned for p, owned in found.items() if owned.owned}
 
     def failure(self) -> BaseException | None:
         """Why a recovery failed, if one did."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import lz4.frame
 import numpy as np
-from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c, encode_varint
 
@@ -140,38 +139,3 @@ class RecordBatch:
         size = _CRC.size + len(body) + len(self.payload) + 5  # leader epoch and magic, too
         head = _BEFORE_CRC.pack(0, size, -1, _MAGIC)
         return b"".join((head, checksum, body, self.payload))
-
-
-class FinishedBatch(BatchBuilder):
-    """What aiokafka sends instead of a batch that it has put together itself."""
-
-    def __init__(self, batch: RecordBatch) -> None:
-        # Not the base's, which would begin a batch of its own.
-        self._batch = batch
-        self._producer: tuple[int, int, int] = NO_PRODUCER
-        self._encoded: bytes | None = None
-
-    def _set_producer_state(
-        self, producer_id: int, producer_epoch: int, base_sequence: int
-    ) -> None:
-        self._producer = producer_id, producer_epoch, base_sequence
-
-    def _build(self) -> bytes:
-        if self._encoded is None:
-            self._encoded = self._batch.encode(*self._producer)
-        return self._encoded
-
-    def close(self) -> None:
-        """It is."""
-
-    def closed(self) -> bool:
-        """Always."""
-        return True
-
-    def size(self) -> int:
-        """Bytes."""
-        return len(self._build())
-
-    def record_count(self) -> int:
-        """Records."""
-        return self._batch.count

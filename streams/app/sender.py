@@ -6,6 +6,8 @@ checkpoint.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from typing import Protocol
 
 from routekeel.schemas.codec import Encoder
@@ -54,6 +56,18 @@ class Sender:
         self._output = output
         self._encode_dead_letter = encode_dead_letter
         self._metrics = metrics
+
+    async def send_all(self, source: Source, pieces: Iterator[BatchResult]) -> int:
+        """`send` what a batch leads to bit by bit, as it is computed; how many records were applied."""
+        started, step_s, applied = time.perf_counter(), 0.0, 0
+        for result in pieces:
+            step_s += time.perf_counter() - started
+            self._metrics.count(result.counts)
+            await self.send(source, result)
+            applied += result.counts.records - result.counts.skipped
+            started = time.perf_counter()
+        self._metrics.step_s.observe(step_s)
+        return applied
 
     async def send(self, source: Source, result: BatchResult) -> None:
         """Hand everything over, waiting for room where there is none. Raises what failed since."""

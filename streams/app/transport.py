@@ -14,6 +14,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.transport.utils import DefaultSchedulingStrategy
 from faust.types import TP
 
+FETCH_WAIT_MS = 100
 CommittableOffset = Callable[[str, int], int | None]
 
 
@@ -64,10 +65,24 @@ class CoalescingScheduler(DefaultSchedulingStrategy):
             )
 
 
+class PromptThread(driver.AIOKafkaConsumerThread):
+    """Asks for records with a short wait. There is one request at a time to a broker: while one waits
+    for partitions that have nothing new, those that have are not asked for; Faust's waits for 1.5 s.
+    """
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        return consumer
+
+
 class WatermarkConsumer(driver.Consumer):
     """Commits what the worker says is durable, whatever Faust thinks was acknowledged."""
 
     committable_offset: CommittableOffset
+
+    def _new_consumer_thread(self) -> PromptThread:
+        return PromptThread(self, loop=self.loop, beacon=self.beacon)
 
     def _new_offset(self, tp: TP) -> int | None:
         # Faust's lists of acknowledged offsets would grow for ever, since nothing else trims them.

@@ -175,15 +175,12 @@ class StreamWorker:
             )
             self.first_batch = self.first_batch or Moment.now()
             self.metrics.batch_records.observe(len(batch))
-            started = time.perf_counter()
-            step_s = 0.0
-            for result in owned.processor.pieces(batch):
-                step_s += time.perf_counter() - started
-                self.metrics.count(result.counts)
-                await self._sender.send(owned.processor.source, result)
-                self.records_applied += result.counts.records - result.counts.skipped
-                started = time.perf_counter()
-            self.metrics.step_s.observe(step_s)
+            try:
+                pieces = owned.processor.pieces(batch)
+                self.records_applied += await self._sender.send_all(owned.processor.source, pieces)
+            except BaseException:
+                owned.owned = False  # a checkpoint of it now would be of half a batch
+                raise
             self.progress_at = self._clock()
             owned.account.applied(size, self.progress_at)
             await self._checkpoint_due()

@@ -65,6 +65,8 @@ class PartitionProcessor:
         self.watermark = mark.of_log(source.topic_id)
         self._roster = Roster(config, store, self.watermark.clock_us)
         self._again: set[bytes] = set()
+        self._whole = True
+        """Whether no batch was left half-way, by an error, and some states are ahead of the watermark."""
         self.dirty_bytes = 0
 
     @property
@@ -125,7 +127,11 @@ class PartitionProcessor:
             yield BatchResult(Outputs.joined([]), [], self.watermark.applied_offset, counts)
 
     def checkpoint(self) -> Checkpoint:
-        """What to write to the changelog for everything applied since the last checkpoint."""
+        """What to write to the changelog for everything applied since the last checkpoint.
+
+        Raises AssertionError after a batch that failed.
+        """
+        assert self._whole, "a batch was left half-way"
         changes = self._roster.changes
         again = sorted(self._again - set(changes)) if self._again else []
         return Checkpoint(
@@ -184,6 +190,7 @@ class PartitionProcessor:
         taken = list(range(len(new)))
         if refused:
             taken = [index for index in taken if new.offsets[index] not in refused]
+        self._whole = False
         intake = self._take_in(new, taken, decoded, chunks, counts)
         table = self._roster.table
         odd = np.zeros(len(intake.slots), np.bool_)
@@ -206,9 +213,11 @@ class PartitionProcessor:
         if odd.any():
             self._apply_plainly(new, taken, chunks, intake, odd, outputs, counts)
         self.dirty_bytes += self._roster.settle(intake)
-        return outputs.of(
+        done = outputs.of(
             taken, [new.offsets[i] for i in taken], [new.keys[i] or b"" for i in taken]
         )
+        self._whole = True
+        return done
 
     def _apply_plainly(
         self,

@@ -16,6 +16,8 @@ from routekeel.streams.topology.state_heap import ELSEWHERE, NOWHERE, StateHeap
 from routekeel.streams.topology.version import Version
 
 I64 = npt.NDArray[np.int64]
+PART_BYTES = 4 * 2**20
+"""Of states that are put in place at a time: until then they are there twice."""
 
 
 class SessionTable:
@@ -31,9 +33,12 @@ class SessionTable:
         self._changed: list[I64] = []
         self._taken_off: list[int] = []
         self._leaving: list[int] = []
+        self._is_kept = True
+        """Whether nothing has happened since the last checkpoint."""
 
     def slots_of(self, keys: Sequence[bytes]) -> npt.NDArray[np.uint32]:
         """Each session's slot; those that are not there get one, without a state."""
+        self._is_kept = False
         slots = self.order.slots_of(keys)
         self.heap.widen(self.order.slots)
         if self.gone:
@@ -43,6 +48,7 @@ class SessionTable:
 
     def touch(self, key: bytes, clock_us: int) -> int:
         """Make a session the most recent; its slot, as by `slots_of`."""
+        self._is_kept = False
         slot = self.order.touch(key, clock_us)
         self.heap.widen(self.order.slots)
         self.gone.pop(key, None)
@@ -115,24 +121,36 @@ class SessionTable:
         else:
             self.heap.unload(changed)
         self.order.release(self._taken_off)
-        self.gone, self._changed, self._taken_off = {}, [], []
+        self.gone, self._changed, self._taken_off, self._is_kept = {}, [], [], True
         self.heap.settle()
         self.heap.compact()
 
     def put(self, changes: Mapping[bytes, bytes | None]) -> None:
         """Have these states, kept, and no session where there is None. Orders nothing."""
-        values = {key: value for key, value in changes.items() if value is not None}
-        slots = self.order.slots_of(list(values)).astype(np.int64)
-        self.heap.widen(self.order.slots)
-        self.heap.write(slots, list(values.values()))
-        gone = [self.order.slot_of(key) for key, value in changes.items() if value is None]
-        for slot in filter(None, gone):
-            self.evict(slot, Version(0, 0))
-        self.settle(slots)
+        part: list[tuple[bytes, bytes]] = []
+        size = 0
+        for key, value in changes.items():
+            if value is None:
+                if slot := self.order.slot_of(key):
+                    self.evict(slot, Version(0, 0))
+            else:
+                part.append((key, value))
+                size += len(value)
+                if size >= PART_BYTES:
+                    self._put(part)
+                    part, size = [], 0
+        self._put(part)  # tombstones alone are settled with it, too
         self.keep()
+
+    def _put(self, part: list[tuple[bytes, bytes]]) -> None:
+        slots = self.slots_of([key for key, _ in part]).astype(np.int64)
+        self.heap.write(slots, [value for _, value in part])
+        self.settle(slots)
 
     def roll_back(self) -> None:
         """Be as at the last checkpoint again, in no order."""
+        if self._is_kept:
+            return
         self.settle(np.empty(0, np.int64))
         here = np.array(self._slots(), np.int64)
         new = here[self.heap.kept_start[here] == NOWHERE].tolist()
@@ -145,7 +163,7 @@ class SessionTable:
                 self.order.put_back(slot)
         self.heap.restore(np.concatenate((here, np.array(self._taken_off, np.int64))))
         self.order.release(new)
-        self.gone, self._changed, self._taken_off = {}, [], []
+        self.gone, self._changed, self._taken_off, self._is_kept = {}, [], [], True
         self.heap.settle()
 
     def begin(self, heads: Mapping[bytes, bytes] | None = None) -> None:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routekeel.streams.app import record_batch
-from routekeel.streams.app.record_batch import FinishedBatch, Framer, RecordBatch
+from routekeel.streams.app.kafka_producer import FinishedBatch
+from routekeel.streams.app.record_batch import Framer, RecordBatch
 from routekeel.streams.topology.record_block import RecordBlock
 
 NOW_MS = 1_790_000_000_123

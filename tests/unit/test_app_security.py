@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from routekeel.streams.app.batch_sender import producer_options
 from routekeel.streams.app.faust_app import create_app, credentials, tls_context
+from routekeel.streams.app.kafka_producer import producer_options
 from routekeel.streams.app.transport import driver
 from routekeel.streams.errors import ConfigurationError
 from routekeel.streams.settings import KafkaSettings, load_settings

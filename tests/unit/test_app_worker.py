@@ -95,6 +95,10 @@ async def test_the_letter_of_the_largest_record_goes_through_the_worker_and_the_
         with pytest.raises(KafkaException) as refused:
             output.send(settings.topics.dlq, 0, RecordBlock.of([b"k"], [whole]))
         assert refused.value.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE
+        with pytest.raises(KafkaException):  # and so does a checkpoint of what went with it
+            await output.durable()
+        output.close()
+        output = OutputProducer(settings)
         sender, _ = sender_with(output, settings)
         await sender.send(SOURCE, BatchResult(Outputs.joined([]), [letter], 3, batch().counts))
         assert output.records_waiting == 1
