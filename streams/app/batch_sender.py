@@ -23,11 +23,7 @@ import numpy as np
 from aiokafka import errors as aiokafka_errors
 from confluent_kafka import KafkaError, KafkaException
 
-from routekeel.streams.app.kafka_producer import (
-    FinishedBatch,
-    make_producer,
-    producer_options,
-)
+from routekeel.streams.app.kafka_producer import FinishedBatch, make_producer, producer_options
 from routekeel.streams.app.record_batch import Framer, RecordBatch
 from routekeel.streams.settings import KafkaSettings
 from routekeel.streams.topology.record_block import RecordBlock

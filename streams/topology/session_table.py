@@ -56,6 +56,7 @@ class SessionTable:
 
     def evict(self, slot: int, version: Version) -> None:
         """The session is no more. Its state can be read until `settle`."""
+        self._is_kept = False
         self.gone[self.order.key_of(slot)] = version
         self.order.take_off(slot)
         self._leaving.append(slot)
