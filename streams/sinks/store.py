@@ -30,6 +30,9 @@ UNKNOWN_STATUS_OF_INSERT: Final = 319
 ERROR_CHARS_MAX: Final = 500
 
 
+UNREADABLE = ("Empty marks file", "while reading from part", "CANNOT_READ_ALL_DATA")
+
+
 class StoreUnavailable(Exception):
     """ClickHouse gave no answer to a read; to be retried."""
 
@@ -92,7 +95,10 @@ class TableStore:
         except StoreUnavailable as error:
             # A merge on a full disk can leave a part with a projection that has no marks (seen of 26.9): the
             # rows are whole, and every query that takes the projection fails.
-            found = self._query(text, settings={"optimize_use_projections": 0})
+            try:
+                found = self._query(text, settings={"optimize_use_projections": 0})
+            except StoreUnavailable as worse:
+                raise StoreUnavailable(_with_remedy(str(worse), place)) from worse
             log.warning(
                 "the projection last_offset of %s cannot be read (%s): its rows are asked instead, which takes "
                 "longer. CHECK TABLE %s makes the server leave out what is broken",
@@ -206,6 +212,18 @@ def _never_sent(error: BaseException) -> bool:
         else:
             seen = seen.__cause__ or seen.__context__
     return False
+
+
+def _with_remedy(text: str, place: str) -> str:
+    """What a merge on a full disk can leave is a part that cannot be read at all, over those it was made of."""
+    if not any(words in text for words in UNREADABLE):
+        return text
+    return (
+        f"a part of {place} cannot be read, as a merge on a full disk leaves it. The parts that it was merged "
+        "from are kept for a while (old_parts_lifetime, 8 minutes if not set): stop the server, move the part's "
+        "folder out of the table's, start it again, and it has them; `routekeel audit` says what is missing "
+        f"then. ATTACH without that takes the part for an empty one. {text}"
+    )
 
 
 def _text(error: BaseException) -> str:

@@ -1,4 +1,6 @@
-"""A part whose projection cannot be read, as a merge on a full disk leaves it: the sink begins all the same."""
+"""A part that cannot be read, or its projection, as a merge on a full disk leaves it: with the projection
+alone the sink begins all the same, else it says what helps, and that does help.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from routekeel.schemas.clickhouse import create_statements
 from routekeel.streams.settings import Settings
 from routekeel.streams.sinks.items import routes_of
 from routekeel.streams.sinks.lease import LeaseTerms
-from routekeel.streams.sinks.store import TableStore
+from routekeel.streams.sinks.store import StoreUnavailable, TableStore
 from tests.stack.conftest import client_of, config_at
 
 pytestmark = pytest.mark.stack
@@ -22,16 +24,22 @@ ROWS = 1000
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[Any]:
-    """A client of an engine of its own."""
-    stack = LocalStack(config_at(tmp_path / "state"))
+def stack(tmp_path: Path) -> Iterator[LocalStack]:
+    """One of its own, with nothing started yet."""
+    made = LocalStack(config_at(tmp_path / "state"))
     try:
-        made = client_of(stack.up(["clickhouse"]))
         yield made
-        made.close()
     finally:
-        stack.down()
-        stack.wipe()
+        made.down()
+        made.wipe()
+
+
+@pytest.fixture
+def client(stack: LocalStack) -> Iterator[Any]:
+    """A client of its engine."""
+    made = client_of(stack.up(["clickhouse"]))
+    yield made
+    made.close()
 
 
 def break_projections(client: Any, table: str) -> None:
@@ -48,10 +56,8 @@ def break_projections(client: Any, table: str) -> None:
     client.command("SYSTEM DROP MARK CACHE")
 
 
-def test_the_sink_reads_how_far_it_is_from_the_rows_when_the_projection_is_broken(
-    client: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings = Settings()
+def fill(client: Any) -> None:
+    """Two batches of rows."""
     for statement in create_statements("history"):
         client.command(statement)
     for batch in range(2):
@@ -61,6 +67,36 @@ def test_the_sink_reads_how_far_it_is_from_the_rows_when_the_projection_is_broke
             f"number + {batch * ROWS}, now(), 'source', number % 2, 2 * (number + {batch * ROWS}) "
             f"FROM numbers({ROWS})"
         )
+
+
+def test_of_a_part_that_cannot_be_read_the_sink_says_what_brings_its_rows_back(
+    stack: LocalStack, client: Any, tmp_path: Path
+) -> None:
+    fill(client)
+    client.command("OPTIMIZE TABLE history.telemetry FINAL")
+    parts = "SELECT path FROM system.parts WHERE active AND table = 'telemetry'"
+    ((path,),) = client.query(parts).result_rows
+    for marks in Path(path).rglob("*mrk*"):
+        marks.write_bytes(b"")
+    client.command("SYSTEM DROP MARK CACHE")
+    settings = Settings()
+    route = routes_of(settings)[settings.topics.telemetry]
+    with pytest.raises(StoreUnavailable, match="move the part's folder out"):
+        TableStore(client, "history", LeaseTerms.of(settings)).progress(route, "log", [0, 1])
+    stack.down()
+    Path(path).rename(tmp_path / "part")
+    again = client_of(stack.up(["clickhouse"]))
+    found = TableStore(again, "history", LeaseTerms.of(settings)).progress(route, "log", [0, 1])
+    assert [found[partition]["telemetry"].stored for partition in (0, 1)] == [1998, 1999]
+    assert again.query("SELECT count() FROM history.telemetry").first_row == (2 * ROWS,)
+    again.close()
+
+
+def test_the_sink_reads_how_far_it_is_from_the_rows_when_the_projection_is_broken(
+    client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings()
+    fill(client)
     break_projections(client, "history.telemetry")
     with pytest.raises(DatabaseError, match="marks"):
         client.query(
