@@ -16,6 +16,7 @@ from typing import Any
 from routekeel.infra.local.gateway.replies import ClickHouseError
 from routekeel.infra.local.gateway.sql import identifier, quoted
 from routekeel.infra.local.gateway.statement import Statement
+from routekeel.infra.local.gateway.unreadable import PartMender
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class Engine:
             )
         )
         self._root = self._connect(f"data?max_server_memory_usage={memory_bytes}&{self._options}")
+        self.mender = PartMender(self.connect)
         self.version = self._ask("SELECT version()")
         self.timezone = self._ask("SELECT timezone()")
 
@@ -113,6 +115,7 @@ class Engine:
 
     def close(self) -> None:
         """Shut the engine down once every other connection is closed."""
+        self.mender.close()
         self._root.close()
 
 

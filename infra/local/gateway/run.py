@@ -76,6 +76,7 @@ class Run:
         try:
             self._start()
         except RuntimeError as error:
+            self._engine.mender.look_at(str(error))
             raise ClickHouseError.from_engine(error) from error
         if self._stream is not None:
             # A second part is asked for at once: most results have none, and are complete then.
@@ -164,6 +165,7 @@ class Run:
             part = self._connection.streaming_fetch_result(self._stream)
         except RuntimeError as error:
             self._stream = None
+            self._engine.mender.look_at(str(error))
             raise ClickHouseError.from_engine(error) from error
         if part is None or part.rows_read() == 0:
             self._stream = None

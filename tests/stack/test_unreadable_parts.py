@@ -1,10 +1,12 @@
 """A part that cannot be read, or its projection, as a merge on a full disk leaves it: with the projection
-alone the sink begins all the same, else it says what helps, and that does help.
+alone the sink begins all the same; the gateway sets such a part aside where its sources are whole, and
+where they are not the sink says what it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from routekeel.streams.sinks.items import routes_of
 from routekeel.streams.sinks.lease import LeaseTerms
 from routekeel.streams.sinks.store import StoreUnavailable, TableStore
 from tests.stack.conftest import client_of, config_at
+from tests.stack.system import wait_until
 
 pytestmark = pytest.mark.stack
 ROWS = 1000
@@ -69,27 +72,59 @@ def fill(client: Any) -> None:
         )
 
 
-def test_of_a_part_that_cannot_be_read_the_sink_says_what_brings_its_rows_back(
-    stack: LocalStack, client: Any, tmp_path: Path
+def break_parts(client: Any, table: str) -> list[Path]:
+    """Empty the marks of the table's active parts; their folders."""
+    where = "WHERE active AND table = {table:String}"
+    paths = client.query(
+        f"SELECT path FROM system.parts {where}", parameters={"table": table.split(".")[1]}
+    ).result_rows
+    folders = [Path(path) for (path,) in paths]
+    for folder in folders:
+        for marks in folder.rglob("*mrk*"):
+            marks.write_bytes(b"")
+    client.command("SYSTEM DROP MARK CACHE")
+    return folders
+
+
+COUNT = "SELECT count(), sum(log_offset) FROM history.telemetry WHERE log_offset >= 0"
+
+
+def test_the_gateway_sets_an_unreadable_part_aside_whose_sources_are_whole(
+    stack: LocalStack, client: Any
 ) -> None:
     fill(client)
+    whole = client.query(COUNT).first_row
     client.command("OPTIMIZE TABLE history.telemetry FINAL")
-    parts = "SELECT path FROM system.parts WHERE active AND table = 'telemetry'"
-    ((path,),) = client.query(parts).result_rows
-    for marks in Path(path).rglob("*mrk*"):
-        marks.write_bytes(b"")
-    client.command("SYSTEM DROP MARK CACHE")
+    (folder,) = break_parts(client, "history.telemetry")
+    with pytest.raises(DatabaseError, match="while reading from part"):
+        client.query(COUNT)
+
+    def mended() -> bool:
+        with suppress(DatabaseError):
+            return bool(client.query(COUNT).first_row == whole)
+        return False
+
+    wait_until(mended, "the parts that were merged")
+    assert whole[0] == 2 * ROWS
+    assert not folder.exists()
+    assert [found.name for found in (folder.parent / "detached").iterdir()] == [
+        f"unreadable_{folder.name}"
+    ]
+
+
+def test_a_part_without_its_sources_stays_and_the_sink_says_what_it_is(
+    stack: LocalStack, client: Any
+) -> None:
+    fill(client)
+    folders = break_parts(client, "history.telemetry")
     settings = Settings()
     route = routes_of(settings)[settings.topics.telemetry]
+    store = TableStore(client, "history", LeaseTerms.of(settings))
     with pytest.raises(StoreUnavailable, match="move the part's folder out"):
-        TableStore(client, "history", LeaseTerms.of(settings)).progress(route, "log", [0, 1])
-    stack.down()
-    Path(path).rename(tmp_path / "part")
-    again = client_of(stack.up(["clickhouse"]))
-    found = TableStore(again, "history", LeaseTerms.of(settings)).progress(route, "log", [0, 1])
-    assert [found[partition]["telemetry"].stored for partition in (0, 1)] == [1998, 1999]
-    assert again.query("SELECT count() FROM history.telemetry").first_row == (2 * ROWS,)
-    again.close()
+        store.progress(route, "log", [0, 1])
+    log = stack.config.state_dir / "log" / "clickhouse.log"
+    wait_until(lambda: "it is left where it is" in log.read_text("utf-8"), "the gateway's log")
+    assert all(folder.exists() for folder in folders)
 
 
 def test_the_sink_reads_how_far_it_is_from_the_rows_when_the_projection_is_broken(
