@@ -36,9 +36,8 @@ RECOVERY_THREADS = 4
 FOLLOW_WAIT_S = 0.2
 FOLLOW_ENDS_EVERY_S = 1.0
 BROKER_TIMEOUT_S = 30.0
-WRITE_BLOCK_BYTES = 4 * 2**20
 WRITE_BLOCKS = 4
-"""How much of a checkpoint is on its way at a time, in such blocks."""
+"""How much of a checkpoint is on its way at a time, in blocks of changelog.py's BLOCK_BYTES."""
 Take = Callable[[int, bytes, bytes | None, Any], None]
 """`ChangelogReader.feed` or `review`."""
 
@@ -207,7 +206,7 @@ class ChangelogTopic:
 def _blocks(records: Sequence[ChangelogRecord]) -> Iterator[RecordBlock]:
     """All but the watermark."""
     if isinstance(records, Checkpoint):
-        yield from records.blocks(WRITE_BLOCK_BYTES)
+        yield from records.blocks()
     elif len(records) > 1:
         keys, values, headers = zip(*records[:-1], strict=True)
         yield RecordBlock.of(

@@ -43,7 +43,7 @@ class ChangelogRecord(NamedTuple):
 
 
 BLOCK_BYTES = 4 * 2**20
-"""Of a checkpoint's states, gathered at a time."""
+"""Of a checkpoint's states, gathered and sent at a time, unless one state is larger."""
 
 
 def session_version(value: bytes) -> tuple[int, int]:
@@ -59,7 +59,7 @@ def header_version(header: bytes) -> tuple[int, int]:
 
 
 class Changes(Mapping[bytes, bytes | None]):
-    """What has changed in a table since the last checkpoint: None for who was evicted, states."""
+    """What has changed in a table since the last checkpoint: its new state by key, None for who was evicted."""
 
     def __init__(self, table: SessionTable) -> None:
         self.table = table
@@ -86,12 +86,12 @@ class Changes(Mapping[bytes, bytes | None]):
 
     def records(self) -> Iterator[ChangelogRecord]:
         """As the changelog has them."""
-        for block in self.blocks(BLOCK_BYTES):
+        for block in self.blocks():
             for index, (key, value) in enumerate(block.records()):
                 yield ChangelogRecord(key or b"", value, block.headers.get(index))
 
-    def blocks(self, size: int) -> Iterator[RecordBlock]:
-        """The same as columns, of at most so many bytes of states each, or one state."""
+    def blocks(self) -> Iterator[RecordBlock]:
+        """The same as columns, BLOCK_BYTES of states at a time."""
         if gone := self.table.gone:
             headers = dict(enumerate(map(_evicted, gone.values())))
             yield RecordBlock.of(list(gone), [None] * len(gone), headers)
@@ -99,7 +99,7 @@ class Changes(Mapping[bytes, bytes | None]):
         ends = np.cumsum(heap.size[slots])
         start, before = 0, 0
         while start < len(slots):
-            end = max(start + 1, int(np.searchsorted(ends, before + size, side="right")))
+            end = max(start + 1, int(np.searchsorted(ends, before + BLOCK_BYTES, side="right")))
             part = slots[start:end]
             data, places = heap.gather(part)
             spans = np.stack((places - heap.size[part], places), axis=1)
@@ -141,14 +141,14 @@ class Checkpoint(Sequence[ChangelogRecord]):
         """How many of the records are some."""
         return len(self._changes.table.gone) + sum(r.value is None for r in self._again)
 
-    def blocks(self, size: int) -> Iterator[RecordBlock]:
-        """All but the watermark as columns, of at most so many bytes of states each."""
+    def blocks(self) -> Iterator[RecordBlock]:
+        """All but the watermark as columns, BLOCK_BYTES of states at a time."""
         if self._again:
             headers = {i: r.headers for i, r in enumerate(self._again) if r.headers}
             yield RecordBlock.of(
                 [r.key for r in self._again], [r.value for r in self._again], headers
             )
-        yield from self._changes.blocks(size)
+        yield from self._changes.blocks()
 
 
 def _evicted(version: Version) -> list[tuple[str, bytes]]:

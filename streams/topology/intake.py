@@ -32,9 +32,9 @@ class Intake:
     """A batch's sessions by turn: a session's turn goes on until it is evicted.
 
     Turns are numbered in the order in which they begin. `sessions` are their slots in the table, `turns`
-    and `clocks` (µs) per accepted record. After `take` they are arrays, and `stays` says whose sessions
-    are still there, `was_kept` which of them had not changed since the last checkpoint, and `bytes_before`
-    what the others had as changes.
+    and `clocks` (µs) per accepted record, `over` the turns that an eviction ended. `take` adds `slots`, the
+    sessions as an array, `stays`, whose sessions are still there, `was_kept`, which of them had not changed
+    since the last checkpoint, and `bytes_before`, what the others had as changes.
     """
 
     sessions: list[int] = field(default_factory=list)

@@ -120,6 +120,7 @@ class Outputs(Sequence[Output]):
     def __len__(self) -> int:
         return len(self._offsets)
 
+    # Without slices, which nobody asks for.
     def __getitem__(self, index: int) -> Output:  # type: ignore[override]
         start, middle, end = self._cuts[index].tolist()
         telemetry = self._data[start:middle].tobytes()

@@ -16,9 +16,6 @@ from routekeel.operators.compilation import array_in, array_out
 from routekeel.streams.wire.primitives import WIRE, copy, long_size, write_long
 from routekeel.streams.wire.vectors import copy_block
 
-OVERHEAD_MAX = 30
-"""Bytes of a record's frame at most, besides key, value and headers: five varints and two zeros."""
-
 
 def _frame(source_digest: int) -> Any:
     def run(

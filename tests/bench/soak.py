@@ -24,7 +24,7 @@ import psutil
 from rich.console import Console
 
 from routekeel.schemas.registry import FixedSchemaIds
-from routekeel.streams.topology.changelog import BLOCK_BYTES, MemoryStore
+from routekeel.streams.topology.changelog import MemoryStore
 
 from .one_partition import Feed, Parts, Soak, sessions_of
 from .tables import soak_sheet
@@ -77,7 +77,7 @@ class Run:
     def checkpoint(self) -> None:
         """As the worker does, without a broker."""
         records = self._processor.checkpoint()
-        for _ in records.blocks(BLOCK_BYTES):
+        for _ in records.blocks():
             """As they would be sent."""
         self._position += len(records)
         self.totals.tombstones += records.tombstones
