@@ -63,42 +63,31 @@ def changelog_topic(settings: Settings) -> str:
 def plan_topics(settings: Settings) -> list[TopicPlan]:
     """Every topic the system needs. Data topics and the changelog share one number of partitions.
 
-    The logits topic takes the broker's append time as timestamp: eviction compares event times with
-    it, and a producer's broken clock must not be able to delete the log by retention.
+    Every record's time is the broker's append time. Eviction compares event times with that of the
+    logits, the store's partitions and TTL go by that of the outputs, retention and the lag of compaction
+    by all. A clock that is wrong at a client could otherwise have a log deleted (behind) or its records
+    refused (an hour ahead, where `message.timestamp.after.max.ms` is Kafka's own).
     """
     topics = settings.topics
-    record_max = {"max.message.bytes": str(topics.record_bytes_max)}
-    output = {**record_max, "retention.ms": str(int(topics.output_retention_h * HOUR_MS))}
-    compacted = {**record_max, "cleanup.policy": "compact"}
+    common = {
+        "max.message.bytes": str(topics.record_bytes_max),
+        "message.timestamp.type": "LogAppendTime",
+    }
+    compacted = {**common, "cleanup.policy": "compact"}
+
+    def kept(hours: float) -> dict[str, str]:
+        return {**common, "retention.ms": str(int(hours * HOUR_MS))}
+
+    data, output = topics.partitions, kept(topics.output_retention_h)
+    lag = {"min.compaction.lag.ms": str(COMPACTION_LAG_MS)}
     return [
-        TopicPlan(
-            topics.logits,
-            topics.partitions,
-            {
-                **record_max,
-                "retention.ms": str(int(topics.logits_retention_h * HOUR_MS)),
-                "message.timestamp.type": "LogAppendTime",
-            },
-        ),
-        TopicPlan(topics.telemetry, topics.partitions, output),
-        TopicPlan(topics.weights, topics.partitions, output),
-        TopicPlan(
-            changelog_topic(settings),
-            topics.partitions,
-            {
-                **compacted,
-                "min.compaction.lag.ms": str(COMPACTION_LAG_MS),
-                # The lag is counted from here: a writer's slow clock must not shorten it.
-                "message.timestamp.type": "LogAppendTime",
-            },
-        ),
+        TopicPlan(topics.logits, data, kept(topics.logits_retention_h)),
+        TopicPlan(topics.telemetry, data, output),
+        TopicPlan(topics.weights, data, output),
+        TopicPlan(changelog_topic(settings), data, {**compacted, **lag}),
         TopicPlan(topics.policy, 1, compacted),
         TopicPlan(topics.alerts, 1, output),
-        TopicPlan(
-            topics.dlq,
-            topics.partitions,
-            {**record_max, "retention.ms": str(int(topics.dlq_retention_h * HOUR_MS))},
-        ),
+        TopicPlan(topics.dlq, data, kept(topics.dlq_retention_h)),
     ]
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 
 from routekeel.streams.app.lag import LagWatch
 from routekeel.streams.app.worker import StreamWorker
@@ -26,6 +26,12 @@ TICK_S: Final = 0.25
 LAST_CHECKPOINT_S: Final = 30.0
 CANCEL_S: Final = 5.0
 STOP_S: Final = 20.0
+AGAIN: Final = "start it again; it goes on where the changelog says"
+REMEDIES: Final = {
+    KafkaError.INVALID_TIMESTAMP: "set this machine's clock, or run `routekeel topics`: topics made by it "
+    "take the broker's time; then start it again",
+}
+"""For errors that would come again as they are."""
 
 
 class WorkerFailed(RoutekeelError):
@@ -127,14 +133,10 @@ def failed(failure: BaseException) -> RoutekeelError:
     if isinstance(failure, RoutekeelError):
         return failure
     log.error("the worker failed", exc_info=failure)
-    text = (
-        failure.args[0].str()
-        if isinstance(failure, KafkaException)
-        else f"{type(failure).__name__}: {failure}"
-    )
-    return WorkerFailed(
-        f"the worker failed: {text}", "start it again; it goes on where the changelog says"
-    )
+    if not isinstance(failure, KafkaException):
+        return WorkerFailed(f"the worker failed: {type(failure).__name__}: {failure}", AGAIN)
+    error = failure.args[0]
+    return WorkerFailed(f"the worker failed: {error.str()}", REMEDIES.get(error.code(), AGAIN))
 
 
 def _raise_failure(worker: StreamWorker) -> None:

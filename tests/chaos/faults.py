@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from confluent_kafka import Consumer
 
 from tests.chaos.bench import BROKER_DISK
+from tests.chaos.clocks import Clocks
 from tests.chaos.disk import SmallDisk, keep_maps
 from tests.chaos.rig import Over, Rig
-from tests.chaos.schedule import Fault, Schedule
+from tests.chaos.schedule import CLOCK_STEP, Fault, Schedule
 
 STORM_WORKERS = 3
 STORM_SINKS = 6
@@ -24,10 +25,17 @@ POLL_S = 0.05
 class Conductor:
     """Starts each fault when `sent()` chunks have been sent. Errors of faults are raised at the end."""
 
-    def __init__(self, rig: Rig, schedule: Schedule, disks: Mapping[str, SmallDisk]) -> None:
+    def __init__(
+        self,
+        rig: Rig,
+        schedule: Schedule,
+        disks: Mapping[str, SmallDisk],
+        clocks: Clocks | None,
+    ) -> None:
         self._rig = rig
         self._schedule = schedule
         self._disks = disks
+        self._clocks = clocks
         self._numbers = itertools.count()
         self._threads: list[threading.Thread] = []
         self._errors: list[BaseException] = []
@@ -76,8 +84,21 @@ class Conductor:
                 self._sink_storm(fault.seconds / STORM_SINKS)
             case "full disk: state" | "full disk: store" | "full disk: broker":
                 self._fill(fault)
+            case kind if kind == CLOCK_STEP:
+                self._step_clock(fault)
             case _:
                 raise ValueError(f"no such kind of fault: {fault.kind}")
+
+    def _step_clock(self, fault: Fault) -> None:
+        """Two steps: to the wrong time of day, and back."""
+        assert self._clocks is not None, "the schedule has what is not possible here"
+        self._rig.say(f"the clock of {fault.target} steps {fault.offset_s:+,.0f} s")
+        self._clocks.set(fault.target, fault.offset_s)
+        try:
+            self._rig.wait(fault.seconds)
+        finally:  # the services outlive this run
+            self._clocks.set(fault.target, 0)
+        self._rig.say(f"the clock of {fault.target} is right again")
 
     def _fill(self, fault: Fault) -> None:
         disk = self._disks[fault.kind]

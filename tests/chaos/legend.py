@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.chaos.policy import CHECKPOINTS, ROUTES
-from tests.chaos.schedule import BROKER_AWAY_S
+from tests.chaos.schedule import BROKER_AWAY_S, CLOCK_STEP, CLOCK_STEPS_S, CLOCK_WRONG_S
 
 MEANING = {
     "kill worker": "kill -9 of a worker, started again",
@@ -22,6 +22,10 @@ MEANING = {
     "full disk: state": "no room left where the workers keep their RocksDB",
     "full disk: store": "no room left where the ClickHouse engine keeps its tables",
     "full disk: broker": "no room left where Kafka keeps its log: it ends, and is started again once there is",
+    CLOCK_STEP: "the time of day of a worker, of a sink or of the services steps {} s, and back after "
+    "{:.0f} to {:.0f} s".format(
+        " or ".join(f"{step:+,.0f}" for step in CLOCK_STEPS_S), *CLOCK_WRONG_S
+    ),
 }
 
 

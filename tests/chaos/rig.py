@@ -18,6 +18,7 @@ import psutil
 
 from routekeel.infra.local.stack import LocalStack, StackError
 from routekeel.streams.settings import Settings
+from tests.chaos.clocks import Clocks
 from tests.stack.system import System, end_of, wait_until
 
 IDLE_S = "3"
@@ -47,11 +48,13 @@ class Rig:
         workers: int,
         sinks: int,
         state_folder: Path | None = None,
+        clocks: Clocks | None = None,
     ) -> None:
         self.stack, self.system = stack, system
         self.settings: Settings = system.settings
         self.log: list[str] = []
         self.restarts = 0
+        self._clocks = clocks
         self._state_folder = state_folder or system.folder / "states"
         self._started_at = time.monotonic()
         self._lock = threading.RLock()
@@ -88,6 +91,8 @@ class Rig:
         with self._lock:
             if self._over.is_set():
                 raise Over
+            if self._clocks is not None:
+                self.system.environment = self._clocks.environment(name)
             self.members[name] = self.system.start(command, **flags)
 
     def ready(self, name: str) -> bool:

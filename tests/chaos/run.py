@@ -108,10 +108,17 @@ class _Run:
             self._state_disk = disks[STATE_DISK] = SmallDisk(states, DISK_MIB[STATE_DISK])
         pace = schedule.pace
         self.feed = feed = Feed(settings, schedule.seed, pace.chunks, SESSIONS, pace.rate)
-        self.rig = rig = Rig(self._bench.stack, system, workers=2, sinks=2, state_folder=states)
+        self.rig = rig = Rig(
+            self._bench.stack,
+            system,
+            workers=2,
+            sinks=2,
+            state_folder=states,
+            clocks=self._bench.clocks,
+        )
         rig.wait_ready()
         feed.start()
-        self._conductor = conductor = Conductor(rig, schedule, disks)
+        self._conductor = conductor = Conductor(rig, schedule, disks, self._bench.clocks)
         conductor.run(lambda: feed.sent, lambda: feed.done)
         feed.join(FEED_S)
         rig.say("everything is sent and the faults are over")

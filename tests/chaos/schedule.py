@@ -33,7 +33,14 @@ KINDS = (
     "full disk: store",
     "full disk: broker",
 )
+CLOCK_STEP = "clock step"
+ALL_KINDS = (*KINDS, CLOCK_STEP)
 FAULTS = 8
+SERVICES = "services"
+"""Broker, registry and store: they have one clock, as on one machine."""
+CLOCK_STEPS_S = (-172_800.0, -3_600.0, -5.0, 5.0, 3_600.0, 172_800.0)
+"""Two days: past a producer id's expiry and past what a broker allows, within the topics' retention."""
+CLOCK_WRONG_S = (5.0, 20.0)
 PAUSE_S = 30.0
 BROKER_AWAY_S = (30.0, 60.0)
 """Many times what a client waits for an answer; past the short session timeouts, about the long ones."""
@@ -44,16 +51,18 @@ LONG_SESSIONS_S = (40.0, 40.0)
 
 
 class Fault(NamedTuple):
-    """One fault: after so many chunks were sent, of this kind, to whom, for how long."""
+    """One fault: after so many chunks were sent, of this kind, to whom, for how long; of a clock how far."""
 
     number: int
     at_chunk: int
     kind: str
     target: str
     seconds: float
+    offset_s: float = 0.0
 
     def __str__(self) -> str:
-        lasting = f" for {self.seconds:.0f} s" if self.seconds else ""
+        lasting = f" by {self.offset_s:+,.0f} s" if self.offset_s else ""
+        lasting += f" for {self.seconds:.0f} s" if self.seconds else ""
         return f"{self.number:2d}. after {self.at_chunk:6,d} chunks: {self.kind} ({self.target}){lasting}"
 
 
@@ -113,8 +122,26 @@ def draw(seed: int, pace: Pace, impossible: Collection[str] = ()) -> Schedule:
         for number, (point, kind) in enumerate(zip(points, chosen, strict=True), start=1)
     )
     store = "rocksdb" if "full disk: state" in chosen else rng.choice(("memory", "rocksdb"))
+    faults = tuple(sorted((*faults, *_clock_steps(seed, low, high)), key=lambda f: f.at_chunk))
     drawn = Schedule(seed, pace, store, *sessions, draw_policy(seed), faults)
     return drawn.without([fault.number for fault in faults if fault.kind in impossible])
+
+
+def _clock_steps(seed: int, low: int, high: int) -> list[Fault]:
+    """A step of one member's clock and one of the services', from a generator of their own: what else a
+    seed draws does not move by them."""
+    rng = random.Random(f"clock {seed}")
+    return [
+        Fault(
+            number,
+            rng.randint(low, high),
+            CLOCK_STEP,
+            target,
+            round(rng.uniform(*CLOCK_WRONG_S), 1),
+            rng.choice(CLOCK_STEPS_S),
+        )
+        for number, target in enumerate((rng.choice(WORKERS + SINKS), SERVICES), start=FAULTS + 1)
+    ]
 
 
 def _fault(

@@ -14,7 +14,7 @@ from routekeel.infra.local.jars import KAFKA_VERSION
 from tests.chaos.feed import STEPS_US, TIME_STEP_SHARE
 from tests.chaos.legend import MEANING, settings_lines
 from tests.chaos.run import Outcome
-from tests.chaos.schedule import KINDS
+from tests.chaos.schedule import ALL_KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "RELIABILITY.md"
@@ -28,8 +28,12 @@ HEAD = f"""# Reliability
 Seeded faults against the real thing: a Kafka broker, a schema registry, a ClickHouse engine, two workers
 and two sinks, all in processes of their own, while chunks flow in. In every run one record in a hundred is
 poison and one in a hundred is sent twice. One in {1 / TIME_STEP_SHARE:.0f} has a wrong event time (`event_time_us`, its
-producer's own), off by {STEPS}. Nothing else steps: the machine's
-clock, from which the broker takes the times of the log and every process its own, is left alone.
+producer's own), off by {STEPS}.
+
+Every process has a clock of its own that can be set (`tests/chaos/clocks.py`): broker, registry and the
+store's HTTP side share one, each worker and sink has its own. The ClickHouse engine reads the kernel's
+below the C library and is not reached; `event_time_us` above stands for the clocks of producers. Rows
+without a clock step are of runs from before there were any.
 
 On top of that each seed draws settings of the product (`tests/chaos/policy.py`) and its own schedule of
 faults (`tests/chaos/schedule.py`).
@@ -69,7 +73,7 @@ def render(outcomes: Sequence[Outcome], command: str, when: str, impossible: dic
         total += outcome.schedule.kinds()
     parts = [HEAD, "## The runs\n", _facts(outcomes, failed, command, when), ""]
     parts += ["| fault | times | what it is |", "|---|---:|---|"]
-    parts += [f"| {kind} | {total[kind]} | {MEANING[kind]} |" for kind in KINDS]
+    parts += [f"| {kind} | {total[kind]} | {MEANING[kind]} |" for kind in ALL_KINDS]
     parts += [f"\nLeft out on this machine: {k} ({why})." for k, why in impossible.items()]
     parts += [
         "",
