@@ -14,7 +14,19 @@ from tests.chaos.legend import MEANING
 from tests.chaos.policy import CHECKPOINTS, ROUTES, draw_policy
 from tests.chaos.record import append, read
 from tests.chaos.run import Outcome
-from tests.chaos.schedule import BROKER_AWAY_S, FAULTS, KINDS, PAUSE_S, Pace, draw
+from tests.chaos.schedule import (
+    ALL_KINDS,
+    BROKER_AWAY_S,
+    CLOCK_STEP,
+    FAULTS,
+    PAUSE_S,
+    SERVICES,
+    SINKS,
+    WORKERS,
+    Fault,
+    Pace,
+    draw,
+)
 from tests.chaos.table import render
 from tests.chaos.verdict import Verdict
 from tests.stack.system import System
@@ -30,16 +42,15 @@ def outcome(seed: int, failure: str = "") -> Outcome:
 def test_a_seed_is_a_schedule() -> None:
     assert draw(5, PACE) == draw(5, PACE) != draw(6, PACE)
     points = [fault.at_chunk for fault in draw(5, PACE).faults]
-    assert points == sorted(points) and len(points) == FAULTS
+    assert points == sorted(points) and len(points) == FAULTS + 2
     assert points[0] > 0 and points[-1] < PACE.chunks
 
 
 @pytest.mark.parametrize("first", [0, 1, 50])
 def test_ten_seeds_have_all_kinds(first: int) -> None:
     schedules = [draw(seed, PACE) for seed in range(first, first + 10)]
-    assert (
-        {kind for schedule in schedules for kind in schedule.kinds()} == set(KINDS) == set(MEANING)
-    )
+    drawn = {kind for schedule in schedules for kind in schedule.kinds()}
+    assert drawn == set(ALL_KINDS) == set(MEANING)
     for schedule in schedules:
         sessions = {"worker": schedule.worker_session_s, "sink": schedule.sink_session_s}
         for fault in schedule.faults:
@@ -51,6 +62,20 @@ def test_ten_seeds_have_all_kinds(first: int) -> None:
                 assert BROKER_AWAY_S[0] <= fault.seconds <= BROKER_AWAY_S[1]
         if "full disk: state" in schedule.kinds():
             assert schedule.store == "rocksdb"
+
+
+def test_a_clock_of_a_member_and_that_of_the_services_steps_and_moves_nothing_else() -> None:
+    schedules = [draw(seed, PACE) for seed in range(100)]
+    steps = [[f for f in s.faults if f.kind == CLOCK_STEP] for s in schedules]
+    targets = [sorted(fault.target for fault in each) for each in steps]
+    assert {target for each in targets for target in each} == {*WORKERS, *SINKS, SERVICES}
+    assert all(len(each) == 2 and SERVICES in each for each in targets)
+    offsets = {fault.offset_s for each in steps for fault in each}
+    assert min(offsets) < 0 < max(offsets) and 0 not in offsets
+    # The eight as they were before there were steps.
+    others = [f for f in draw(3, PACE).faults if f.kind != CLOCK_STEP]
+    assert [f.number for f in others] == list(range(1, FAULTS + 1))
+    assert others[0] == Fault(1, 1_873, "broker away", "kafka", 51.4)
 
 
 def test_settings_are_drawn_of_every_kind_and_half_are_the_shipped_ones() -> None:
@@ -82,7 +107,8 @@ def test_faults_are_left_out_without_moving_the_others() -> None:
     assert any(fault.kind in impossible for fault in whole.faults)
     left = draw(3, PACE, impossible)
     assert left.faults == tuple(f for f in whole.faults if f.kind not in impossible)
-    assert whole.without([1, 4]).faults == whole.faults[1:3] + whole.faults[4:]
+    fewer = tuple(f for f in whole.faults if f.number not in {1, 10})
+    assert whole.without([1, 10]).faults == fewer and len(fewer) == len(whole.faults) - 2
 
 
 def test_outcomes_are_kept_and_shown(tmp_path: Path) -> None:
