@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,20 +26,6 @@ _LOOK = 256
 
 U32 = npt.NDArray[np.uint32]
 I64 = npt.NDArray[np.int64]
-
-
-class Touch(NamedTuple):
-    """When a session was last touched: log epoch and source offset, and the event-time clock then."""
-
-    log_epoch: int
-    offset: int
-    clock_us: int
-
-
-def touch_of(value: bytes) -> Touch:
-    """The last touch of an encoded session, without decoding the rest."""
-    _, log_epoch, offset, clock_us = _TOUCH.unpack_from(value)
-    return Touch(log_epoch, offset, clock_us)
 
 
 class Recency:
