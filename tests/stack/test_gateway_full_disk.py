@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,14 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from routekeel.infra.local.stack import LocalStack
+from routekeel.schemas.clickhouse import create_statements
 from tests.chaos.disk import NotMounted, SmallDisk
 from tests.stack.conftest import client_of, config_at
 
 pytestmark = pytest.mark.stack
 ROWS = [[n] for n in range(1000)]
+MANY = 3000
+UNDONE, UNDONE_WITHIN_S = 4, 120
 
 
 @pytest.fixture
@@ -61,3 +67,50 @@ def test_an_insert_into_a_full_disk_is_not_acknowledged(
     assert count() == 2000
     insert("second")
     assert count() == 2000
+
+
+def test_a_part_that_a_filling_disk_cut_off_is_undone_and_its_insert_can_be_sent_again(
+    disk_and_client: tuple[SmallDisk, Any], tmp_path: Path
+) -> None:
+    """The engine answers such an insert with success, and no error of its is counted (26.9)."""
+    disk, client = disk_and_client
+    for statement in create_statements("history"):
+        client.command(statement)
+    rng = random.Random(7)
+    detached = "detached/unreadable_*"
+    store = tmp_path / "state" / "clickhouse" / "data" / "store"
+    done = 0
+
+    def insert(token: int) -> bool:
+        rows = f"SELECT 'log', 0, number + {token * MANY}, now(), 'source', 0, number FROM numbers({MANY})"
+        columns = (
+            "log_topic_id, log_partition, log_offset, log_time, source_topic_id, source_partition"
+        )
+        try:
+            client.command(
+                f"INSERT INTO history.telemetry ({columns}, source_offset) "
+                f"SETTINGS insert_deduplication_token = 't{token}' {rows}"
+            )
+        except DatabaseError as error:
+            assert "UNKNOWN_STATUS_OF_INSERT" in str(error) or "NOT_ENOUGH_SPACE" in str(error)
+            return False
+        return True
+
+    deadline = time.monotonic() + UNDONE_WITHIN_S
+    while len(list(store.glob(f"*/*/{detached}"))) < UNDONE:
+        assert time.monotonic() < deadline, "no part was cut off"
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(insert, done)
+            time.sleep(rng.uniform(0, 0.06))  # anywhere in the insert: that is what is tried
+            disk.fill()
+            wait([answer], timeout=1)  # it may wait for room
+            disk.free()
+            stored = answer.result()
+            while not stored:  # a merge that was cut off, too, makes an outcome unknown
+                assert time.monotonic() < deadline, "with room again nothing is stored"
+                stored = insert(done)
+        done += 1
+        count, offsets = client.query(
+            "SELECT count(), uniqExact(log_offset) FROM history.telemetry WHERE log_offset >= 0"
+        ).first_row
+        assert count == offsets == done * MANY

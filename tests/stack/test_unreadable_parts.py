@@ -1,6 +1,6 @@
-"""A part that cannot be read, or its projection, as a merge on a full disk leaves it: with the projection
-alone the sink begins all the same; the gateway sets such a part aside where its sources are whole, and
-where they are not the sink says what it is.
+"""A part that cannot be read, or its projection, as a full disk leaves it: with the projection alone the
+sink begins all the same; the gateway sets such a part of a merge aside where its sources are whole, and
+where they are not the sink says what it is. One of an insert that was cut off is taken off.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
+from routekeel.infra.local.gateway.part_files import fault_of, is_of_an_insert, part_folders
 from routekeel.infra.local.stack import LocalStack
 from routekeel.schemas.clickhouse import create_statements
 from routekeel.streams.settings import Settings
@@ -110,6 +111,42 @@ def test_the_gateway_sets_an_unreadable_part_aside_whose_sources_are_whole(
     assert [found.name for found in (folder.parent / "detached").iterdir()] == [
         f"unreadable_{folder.name}"
     ]
+
+
+def test_an_insert_that_was_cut_off_with_the_engine_can_be_sent_again(
+    stack: LocalStack, client: Any
+) -> None:
+    """Its part is taken off, and its token is not known any more; that of a whole one is."""
+    fill(client)
+    whole = client.query(COUNT).first_row
+    client.command("SYSTEM STOP MERGES history.telemetry")
+
+    def insert(batch: int) -> None:
+        client.command(
+            "INSERT INTO history.telemetry (log_topic_id, log_partition, log_offset, log_time) "
+            f"SETTINGS insert_deduplication_token = 'token-{batch}' "
+            f"SELECT 'log', 0, number + {batch * ROWS}, now() FROM numbers({ROWS})"
+        )
+
+    insert(2)
+    before = set(part_folders(str(stack.config.state_dir / "clickhouse" / "data" / "store")))
+    insert(3)
+    after = set(part_folders(str(stack.config.state_dir / "clickhouse" / "data" / "store")))
+    (folder,) = map(Path, after - before)
+    stack.down()
+    assert fault_of(folder) == "" and is_of_an_insert(folder)
+    for name in ("checksums.txt", "data.cmrk4", "columns.txt"):
+        (folder / name).write_bytes(b"")
+    assert fault_of(folder, projections=False)
+    stack.up(["clickhouse"])
+    assert not folder.exists()
+    assert client.query(COUNT).first_row[0] == whole[0] + ROWS
+    for batch in (2, 3, 3):
+        insert(batch)
+    assert client.query(COUNT).first_row == (
+        whole[0] + 2 * ROWS,
+        whole[1] + sum(range(2 * ROWS, 4 * ROWS)),
+    )
 
 
 def test_a_part_without_its_sources_stays_and_the_sink_says_what_it_is(

@@ -70,6 +70,7 @@ class Run:
 
     def begin(self) -> None:
         """Take a connection, run the statement, fetch the first parts. Raises ClickHouseError."""
+        self._engine.mender.refuse_while_mending()
         self._connection, self._release = sessions.take(
             self._engine, self._session, self.statement, self._default_database, self.marker
         )
@@ -105,10 +106,13 @@ class Run:
         self._release(connection)
 
     def _start(self) -> None:
+        if self.statement.shape.first == "INSERT":
+            self._insert()
+        else:
+            self._ask()
+
+    def _ask(self) -> None:
         statement = self.statement
-        if statement.data is not None:
-            self._insert(statement.data)
-            return
         arguments = (statement.text, statement.format)
         if self._streams():
             try:
@@ -131,15 +135,23 @@ class Run:
             and not shape.words & {"TOTALS", "EXTREMES"}
         )
 
-    def _insert(self, data: bytes) -> None:
+    def _insert(self) -> None:
         """Insert, and make sure of it: the engine says 'done' of an insert that a full disk refused.
 
-        What it never hides is that an error occurred. One of another query at the same time looks the
-        same, so all that can be said is that the outcome is not known; a token makes trying again safe.
+        Either an error has occurred meanwhile, or the part that was written is not whole, and then it is
+        set aside. Both can be another insert's at the same time, so all that can be said is that the
+        outcome is not known; a token makes trying again safe.
         """
-        before = self._engine.errors()
-        self._append(data)
-        occurred = self._engine.errors() - before
+        engine, data = self._engine, self.statement.data
+        before, broken = engine.errors(), engine.mender.broken
+        if data is None:
+            self._ask()
+        else:
+            self._append(data)
+        engine.mender.check_new()
+        occurred = list(engine.errors() - before) if data is not None else []
+        if engine.mender.broken != broken:
+            occurred.append("a part that was not written whole")
         if occurred:
             raise ClickHouseError.of(
                 UNKNOWN_STATUS_OF_INSERT,
