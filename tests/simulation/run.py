@@ -27,7 +27,7 @@ def simulate(scenario: Scenario) -> Result:
             world.broker, world.ids, world.turns.log, world.deaths, world.rebalances, world.refused
         )
         judge(scenario, result)
-        store = SimStore(result.broker, settings(), result.ids, scenario.seed, scenario.store_fault)
+        store = SimStore(result.broker, settings(), result.ids, scenario)
         store.run()
         judge_rows(result, store)
         return result

@@ -20,6 +20,7 @@ CADENCES = (
     Cadence(every_tokens=0, state_every_tokens=0, change=0.05),
 )
 """When weights are published: by default, after each chunk, now and then, on change."""
+CLOCK_STEPS_MS = (-172_800_000, -3_600_000, -5_000, 0, 0, 5_000, 3_600_000, 172_800_000)
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Scenario:
     cadence: int = 0
     stretch_min: int = STRETCH_MIN
     retention: float = 0.0
+    clock_steps: float = 0.0
 
     @classmethod
     def of(cls, seed: int) -> Scenario:
@@ -89,6 +91,7 @@ class Scenario:
             # Batches are small here: else records would always be taken in one by one.
             stretch_min=rng.choice([1, 3, STRETCH_MIN]),
             retention=share(0.05),
+            clock_steps=share(0.1),
         )
 
     def calmer(self) -> list[Scenario]:
@@ -113,6 +116,20 @@ class Scenario:
         return replace(often, session_ttl_us=20_000, sessions_max=2, requests_max=2)
 
 
+class BrokerClock:
+    """What a broker stamps on a log's records, whose clock is set now and then: wrong, or right again."""
+
+    def __init__(self, scenario: Scenario, log: str) -> None:
+        self._rng = random.Random(f"clock {scenario.seed} {log}")
+        self._share, self._wrong_ms = scenario.clock_steps, 0
+
+    def stamp(self, now_ms: int) -> int:
+        """The time of a record that is appended now."""
+        if self._rng.random() < self._share:
+            self._wrong_ms = self._rng.choice(CLOCK_STEPS_MS)
+        return now_ms + self._wrong_ms
+
+
 class Source:
     """Makes the log's records, in order, from the seed."""
 
@@ -121,6 +138,7 @@ class Source:
         self._rng = random.Random(f"source {scenario.seed}")
         self._next: dict[str, int] = {}
         self._clock_us = START_US
+        self._broker_clock = BrokerClock(scenario, "logits")
         self.made = 0
 
     def record(self, offset_of: dict[int, int]) -> tuple[int, SourceRecord]:
@@ -132,7 +150,7 @@ class Source:
         value = self._encoder.encode(self._chunk(session))
         if rng.random() < scenario.poison:
             value = self._poison(value)
-        timestamp_ms = self._clock_us // 1000
+        timestamp_ms = self._broker_clock.stamp(self._clock_us // 1000)
         return partition, SourceRecord(
             offset_of[partition], timestamp_ms, session.encode(), value, [("trace", b"1")]
         )

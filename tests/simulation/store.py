@@ -7,6 +7,7 @@ do an insert without saying so.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from routekeel.schemas.registry import FixedSchemaIds
 from routekeel.schemas.tables import DEAD_LETTERS_TABLE
@@ -35,8 +36,10 @@ from routekeel.streams.sinks.outcomes import (
 from routekeel.streams.sinks.payload import build_payload
 from routekeel.streams.topology.records import LogBatch, Source, SourceRecord
 from tests.simulation.broker import Broker
+from tests.simulation.scenario import BrokerClock, Scenario
 from tests.simulation.tables import SimTables
 
+START_MS = 1_790_000_000_000
 FOREVER = 1e9
 ROUNDS_MAX = 5_000
 
@@ -45,18 +48,16 @@ class SimStore:
     """Tables by name; the sink's own topics as logs."""
 
     def __init__(
-        self, broker: Broker, settings: Settings, ids: FixedSchemaIds, seed: int, fault: float
+        self, broker: Broker, settings: Settings, ids: FixedSchemaIds, scenario: Scenario
     ) -> None:
-        self.rng, self.fault = random.Random(f"store {seed}"), fault
+        self.rng, self.fault = random.Random(f"store {scenario.seed}"), scenario.store_fault
         self.routes = routes_of(settings)
         self.decoders = {topic: ItemDecoder(route, ids) for topic, route in self.routes.items()}
         self.logs: dict[tuple[str, int], list[SourceRecord]] = {
-            (topic, partition): [
-                SourceRecord(offset, 1_790_000_000_000 + offset, key, value, ())
-                for offset, (key, value) in enumerate(
-                    broker.outputs.get(topic, {}).get(partition, [])
-                )
-            ]
+            (topic, partition): _stamped(
+                broker.outputs.get(topic, {}).get(partition, []),
+                BrokerClock(scenario, f"{topic} {partition}"),
+            )
             for topic in self.routes
             for partition in broker.logs
         }
@@ -152,3 +153,12 @@ class SimStore:
             return RefusedByStore(Fault.SIZE, "memory limit exceeded")
         outcome = self.tables.insert(action)
         return Failed("timeout", unknown=True) if how == "lost" else outcome
+
+
+def _stamped(
+    records: Sequence[tuple[bytes | None, bytes]], clock: BrokerClock
+) -> list[SourceRecord]:
+    return [
+        SourceRecord(offset, clock.stamp(START_MS + offset), key, value, ())
+        for offset, (key, value) in enumerate(records)
+    ]
