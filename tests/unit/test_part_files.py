@@ -8,10 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from routekeel.infra.local.gateway.damage import Damage, damage_of
 from routekeel.infra.local.gateway.part_files import (
+    PartName,
     fault_of,
-    forget_insert,
-    is_of_an_insert,
+    forget_inserts,
     part_folders,
     recorded_sizes,
     set_aside,
@@ -75,7 +76,9 @@ def test_the_recorded_sizes_are_read_whatever_compresses_them(tmp_path: Path, co
         (lambda part: (part / "columns.txt").write_bytes(b""), "columns.txt is empty"),
         (lambda part: (part / "last.proj" / "data.bin").write_bytes(b"1"), "last.proj: data.bin has 1"),
         (lambda part: (part / "checksums.txt").unlink(), "a file is missing"),
-        (lambda part: (part / "checksums.txt").write_bytes(b"?"), "checksums.txt cannot be read"),
+        (lambda part: (part / "checksums.txt").write_bytes(b""), "checksums.txt cannot be read"),
+        (lambda part: (part / "checksums.txt").write_bytes(b"checksums"), "checksums.txt cannot"),
+        (lambda part: (part / "checksums.txt").write_bytes(b"checksums format version: 5\n"), ""),
         (
             lambda part: (part / "checksums.txt").write_bytes(
                 (part / "checksums.txt").read_bytes()[:-9]
@@ -111,7 +114,8 @@ def test_parts_are_found_and_temporary_ones_left_out(part: Path) -> None:
     store = table.parent.parent
     found = set(map(Path, part_folders(str(store))))
     assert found == {part, table / "all_1_5_1"}
-    assert {folder for folder in found if is_of_an_insert(folder)} == {part}
+    names = {folder: PartName.of(folder.name) for folder in found}
+    assert {folder for folder, name in names.items() if name and name.is_of_an_insert} == {part}
     assert list(part_folders(str(store / "nowhere"))) == []
 
 
@@ -126,16 +130,81 @@ def test_setting_aside_never_overwrites(part: Path) -> None:
 
 
 def test_an_insert_is_forgotten_once_and_others_are_not(part: Path) -> None:
-    logs = part.parent / "deduplication_logs"
+    table = part.parent
+    logs = table / "deduplication_logs"
     logs.mkdir()
     (logs / "deduplication_log_9.txt").write_text(f"1\t{part.name}\ta\n1\tother_1_1_0\tb\n")
     last = logs / "deduplication_log_10.txt"
-    last.write_text(f"2\tother_1_1_0\tb\n1\t{part.name}\tc\n")
-    before = last.read_text()
-    forget_insert(part)
+    before = f"2\tother_1_1_0\tb\n1\t{part.name}\tc\n"
+    last.write_text(before + "1\tcut_4_4_0")
+    forget_inserts(table, {part.name})
     after = before + f"2\t{part.name}\ta\n2\t{part.name}\tc\n"
     assert last.read_text() == after
-    forget_insert(part)
+    forget_inserts(table, {part.name})
+    forget_inserts(table, {"unknown_1_1_0", "other_1_1_0"})
     assert last.read_text() == after
-    forget_insert(part.with_name("unknown_1_1_0"))
-    assert last.read_text() == after
+
+
+def make(table: Path, name: str, rows: int, whole: bool = True) -> Path:
+    folder = table / name
+    folder.mkdir(parents=True)
+    (folder / "data.bin").write_bytes(bytes(rows if whole else 0))
+    (folder / "count.txt").write_text(str(rows))
+    sizes = {"data.bin": rows, "count.txt": len(str(rows))}
+    (folder / "checksums.txt").write_bytes(checksums(sizes))
+    return folder
+
+
+def names(damage: Damage) -> tuple[list[str], list[str], list[str]]:
+    undo, replace, left = ([p.name for p in x] for x in (damage.undo, damage.replace, damage.left))
+    return undo, replace, left
+
+
+def test_inserts_that_are_not_known_are_undone_and_merges_replaced_by_their_sources(
+    tmp_path: Path,
+) -> None:
+    for name, rows, whole in (
+        ("p_1_1_0", 10, True), ("p_2_2_0", 20, True), ("p_4_4_0", 5, True), ("p_1_4_1", 35, False),
+        ("p_5_5_0", 7, False), ("p_6_6_0", 7, True), ("p_7_7_0", 7, False),
+        ("q_1_1_0", 9, True), ("q_1_1_0_3", 9, False), ("q_2_2_0", 9, False), ("q_2_3_1", 9, True),
+    ):  # fmt: skip
+        make(tmp_path, name, rows, whole)
+    known = {str(tmp_path / "p_7_7_0")}
+    damage = damage_of(tmp_path, known)
+    assert names(damage) == (["p_5_5_0"], ["p_1_4_1", "q_1_1_0_3"], ["p_7_7_0"])
+    damage.mend()
+    assert names(damage_of(tmp_path, known)) == ([], [], ["p_7_7_0"])
+    assert sorted(path.name for path in (tmp_path / "detached").iterdir()) == [
+        "unreadable_p_1_4_1",
+        "unreadable_p_5_5_0",
+        "unreadable_q_1_1_0_3",
+    ]
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        [],
+        [("p_1_1_0", 10, True)],
+        [("p_1_1_0", 10, True), ("p_2_2_0", 20, False)],
+        [("p_1_1_0", 10, True), ("p_2_2_0", 19, True)],
+        [("p_2_2_0", 30, True)],
+    ],
+)
+def test_a_merge_stays_whose_sources_are_not_all_there(
+    tmp_path: Path, sources: list[tuple[str, int, bool]]
+) -> None:
+    make(tmp_path, "p_1_2_1", 30, whole=False)
+    for name, rows, whole in sources:
+        make(tmp_path, name, rows, whole)
+    assert names(damage_of(tmp_path, known=())) == ([], [], ["p_1_2_1"])
+
+
+def test_a_merge_that_does_not_even_say_its_rows_is_replaced_by_what_begins_and_ends_it(
+    tmp_path: Path,
+) -> None:
+    (make(tmp_path, "p_1_5_2", 30, whole=False) / "count.txt").write_bytes(b"")
+    make(tmp_path, "p_1_3_1", 10)
+    make(tmp_path, "p_1_1_0", 10)
+    make(tmp_path, "p_5_5_0", 20)
+    assert names(damage_of(tmp_path, known=())) == ([], ["p_1_5_2"], [])

@@ -70,6 +70,7 @@ class Gateway:
     async def close(self) -> None:
         """Finish what runs, close sessions, shut the engine down so that data are on disk."""
         loop = asyncio.get_running_loop()
+        self.engine.mender.stop_waiting()
         await loop.run_in_executor(None, self._pool.shutdown)
         await loop.run_in_executor(None, self._killer.shutdown)
         for connection in self._sessions.take_expired(everything=True):

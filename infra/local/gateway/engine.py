@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from routekeel.infra.local.gateway.replies import ClickHouseError
 from routekeel.infra.local.gateway.sql import identifier, quoted
 from routekeel.infra.local.gateway.statement import Statement
-from routekeel.infra.local.gateway.unreadable import PartMender, set_aside_unfinished
+from routekeel.infra.local.gateway.unreadable import PartMender, mend_before_start
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +46,12 @@ class Engine:
                 f"max_execution_time={EXECUTION_TIME_S_MAX}",
             )
         )
-        store = os.path.realpath("data/store")
-        set_aside_unfinished(store)
+        store = str(Path.cwd() / "data" / "store")
+        mend_before_start(store)
         self._root = self._connect(f"data?max_server_memory_usage={memory_bytes}&{self._options}")
         self.mender = PartMender(self.connect, store)
         self.version = self._ask("SELECT version()")
         self.timezone = self._ask("SELECT timezone()")
-        self.mender.check_new()
 
     def _ask(self, text: str) -> str:
         return bytes(self._root.query(text, "TabSeparated").bytes()).decode().strip()

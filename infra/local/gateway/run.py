@@ -34,6 +34,7 @@ STREAMED_FORMATS = frozenset(
     }
 )
 COPIED_BYTES_MAX = 1024 * 1024  # a whole result up to this size does not keep its connection
+FREES_ROOM = frozenset({"DROP", "TRUNCATE"})
 _NOT_STREAMABLE = "Streaming query is not supported"
 
 Part = bytes | memoryview
@@ -62,6 +63,7 @@ class Run:
         self._stream: Any = None
         self._whole: Any = None
         self._guard = threading.Lock()
+        self._broken_before = 0
 
     @property
     def closed(self) -> bool:
@@ -70,7 +72,12 @@ class Run:
 
     def begin(self) -> None:
         """Take a connection, run the statement, fetch the first parts. Raises ClickHouseError."""
-        self._engine.mender.refuse_while_mending()
+        mender = self._engine.mender
+        self._broken_before = (
+            mender.broken
+        )  # first this, or a mending between the two goes unnoticed
+        if self.statement.shape.first not in FREES_ROOM:
+            mender.refuse_while_mending()
         self._connection, self._release = sessions.take(
             self._engine, self._session, self.statement, self._default_database, self.marker
         )
@@ -143,14 +150,14 @@ class Run:
         outcome is not known; a token makes trying again safe.
         """
         engine, data = self._engine, self.statement.data
-        before, broken = engine.errors(), engine.mender.broken
+        before = engine.errors()
         if data is None:
             self._ask()
         else:
             self._append(data)
         engine.mender.check_new()
         occurred = list(engine.errors() - before) if data is not None else []
-        if engine.mender.broken != broken:
+        if engine.mender.broken != self._broken_before:
             occurred.append("a part that was not written whole")
         if occurred:
             raise ClickHouseError.of(
