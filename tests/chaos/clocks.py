@@ -66,15 +66,13 @@ class Clocks:
         self.set("try", TRIED_S)
         line = [sys.executable, "-c", "import time; print(time.time())"]
         environment = os.environ | self.environment("try")
-        done = subprocess.run(
-            line, env=environment, capture_output=True, text=True, check=False, timeout=TAKES_S
-        )
         try:
+            done = subprocess.run(
+                line, env=environment, capture_output=True, text=True, check=True, timeout=TAKES_S
+            )
             seen_s = float(done.stdout) - time.time()
-        except ValueError:
-            raise ClocksMissing(
-                f"a process with a clock of its own failed: {done.stderr}"
-            ) from None
+        except (subprocess.SubprocessError, ValueError) as error:
+            raise ClocksMissing(f"a process with a clock of its own failed: {error}") from None
         if abs(seen_s - TRIED_S) > TAKES_S:
             raise ClocksMissing(f"a clock that was set {TRIED_S:+d} s went {seen_s:+.0f} s")
 

@@ -82,7 +82,10 @@ static struct timespec deadline(const struct timespec *t) {
     if (!real) real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
 
 int pthread_cond_timedwait(pthread_cond_t *c, pthread_mutex_t *m, const struct timespec *t) {
-    REAL(pthread_cond_timedwait);
+    static __typeof__(pthread_cond_timedwait) *real;
+    /* Where glibc has an older one beside it, dlsym may give that, which takes other conditions. */
+    if (!real) real = dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2");
+    if (!real) real = dlsym(RTLD_NEXT, "pthread_cond_timedwait");
     struct timespec at = deadline(t);
     return real(c, m, &at);
 }
