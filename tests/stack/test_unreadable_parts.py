@@ -5,6 +5,8 @@ where they are not the sink says what it is. One of an insert that was cut off i
 
 from __future__ import annotations
 
+import http.client
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +27,7 @@ from tests.stack.system import wait_until
 
 pytestmark = pytest.mark.stack
 ROWS = 1000
+LONG = 20_000
 
 
 @pytest.fixture
@@ -87,6 +90,16 @@ def break_parts(client: Any, table: str) -> list[Path]:
     return folders
 
 
+def reply_of(stack: LocalStack, query: str) -> http.client.HTTPResponse:
+    """The reply of a query, which is read as slowly as the test likes."""
+    at = stack.up(["clickhouse"])
+    connection = http.client.HTTPConnection(at.clickhouse_host, at.clickhouse_port)
+    user = f"{at.clickhouse_username}:{at.clickhouse_password}"
+    basic = {"Authorization": "Basic " + b64encode(user.encode()).decode()}
+    connection.request("POST", "/", query.encode(), basic)
+    return connection.getresponse()
+
+
 COUNT = "SELECT count(), sum(log_offset) FROM history.telemetry WHERE log_offset >= 0"
 
 
@@ -96,6 +109,12 @@ def test_the_gateway_sets_an_unreadable_part_aside_whose_sources_are_whole(
     fill(client)
     whole = client.query(COUNT).first_row
     client.command("OPTIMIZE TABLE history.telemetry FINAL")
+    # Whoever takes a result at leisure must not hold everybody up.
+    leisurely = reply_of(
+        stack,
+        f"SELECT repeat('x', 100) FROM history.telemetry AS t CROSS JOIN numbers({LONG}) AS n",
+    )
+    assert leisurely.read(10) == b"x" * 10
     (folder,) = break_parts(client, "history.telemetry")
     with pytest.raises(DatabaseError, match="while reading from part"):
         client.query(COUNT)
@@ -107,6 +126,8 @@ def test_the_gateway_sets_an_unreadable_part_aside_whose_sources_are_whole(
 
     wait_until(mended, "the parts that were merged")
     assert whole[0] == 2 * ROWS
+    rest = leisurely.read()
+    assert b"QUERY_WAS_CANCELLED" in rest and len(rest) < 100 * LONG * whole[0]
     assert not folder.exists()
     assert [found.name for found in (folder.parent / "detached").iterdir()] == [
         f"unreadable_{folder.name}"

@@ -49,7 +49,9 @@ class Engine:
         store = str(Path.cwd() / "data" / "store")
         mend_before_start(store)
         self._root = self._connect(f"data?max_server_memory_usage={memory_bytes}&{self._options}")
-        self.mender = PartMender(self.connect, store)
+        self.mender = PartMender(self.connect, store, self._end_streams)
+        self.streams: set[Callable[[], None]] = set()
+        """What ends each result that a client takes at its own pace."""
         self.version = self._ask("SELECT version()")
         self.timezone = self._ask("SELECT timezone()")
 
@@ -115,6 +117,10 @@ class Engine:
             logger.debug("ending a query failed", exc_info=True)
         finally:
             self.release(connection)
+
+    def _end_streams(self) -> None:
+        for give_up in list(self.streams):
+            give_up()
 
     def close(self) -> None:
         """Shut the engine down once every other connection is closed."""

@@ -14,6 +14,7 @@ from typing import Any
 from routekeel.infra.local.gateway import sessions
 from routekeel.infra.local.gateway.engine import Engine
 from routekeel.infra.local.gateway.replies import (
+    QUERY_WAS_CANCELLED,
     UNKNOWN_STATUS_OF_INSERT,
     ClickHouseError,
     Progress,
@@ -63,6 +64,8 @@ class Run:
         self._stream: Any = None
         self._whole: Any = None
         self._guard = threading.Lock()
+        self._turn = threading.Lock()  # of who takes from the stream, or ends it
+        self._given_up = False
         self._broken_before = 0
 
     @property
@@ -86,7 +89,7 @@ class Run:
         except RuntimeError as error:
             self._engine.mender.look_at(str(error))
             raise ClickHouseError.from_engine(error) from error
-        if self._stream is not None:
+        if self._stream is not None or self._given_up:
             # A second part is asked for at once: most results have none, and are complete then.
             self.held += [part for part in (self._fetch(), self._fetch()) if part]
         self.ended = self._stream is None
@@ -100,11 +103,19 @@ class Run:
         self.ended = self._stream is None
         return part
 
+    def give_up(self) -> None:
+        """End a stream, which its client could take for ever: for another thread. It hears so next."""
+        with self._turn:
+            self._given_up = self._stream is not None
+        if self._given_up:
+            self.close()
+
     def close(self) -> None:
         """Give up what is left of the stream, then the connection. May be called twice."""
         with self._guard:
             connection, self._connection = self._connection, None
             stream, self._stream, self._whole = self._stream, None, None
+        self._engine.streams.discard(self.give_up)
         if connection is None:
             return
         if stream is not None:
@@ -124,6 +135,9 @@ class Run:
         if self._streams():
             try:
                 self._stream = self._connection.send_query(*arguments, params=statement.parameters)
+                self._engine.streams.add(self.give_up)
+                if self._engine.mender.is_mending:  # it began between this one's permit and now
+                    self.give_up()
                 return
             except RuntimeError as error:
                 if _NOT_STREAMABLE not in str(error):
@@ -178,6 +192,16 @@ class Run:
         self._count(self._connection.insert_done(stream))
 
     def _fetch(self) -> bytes | None:
+        with self._turn:
+            return self._take()
+
+    def _take(self) -> bytes | None:
+        if self._given_up:
+            raise ClickHouseError.of(
+                QUERY_WAS_CANCELLED,
+                "QUERY_WAS_CANCELLED",
+                "The table had to be detached, to set a part aside that is not whole; ask again",
+            )
         if self._stream is None:
             return None
         try:

@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,8 +55,9 @@ class PartMender:
     `broken` moves whenever anything was not whole; an insert during which it moved has to be sent again.
     """
 
-    def __init__(self, connect: Any, store: str) -> None:
+    def __init__(self, connect: Any, store: str, end_streams: Callable[[], None]) -> None:
         self._connect = connect
+        self._end_streams = end_streams
         self._store = store
         self._thread = ThreadPoolExecutor(1, "mender")
         self._lock = threading.Lock()
@@ -79,9 +80,14 @@ class PartMender:
         if found and not found["folder"].endswith(".proj"):
             self._thread.submit(self._look_at, Path(found["folder"]))
 
+    @property
+    def is_mending(self) -> bool:
+        """Whether a table is being mended, or waits for room to be."""
+        return bool(self._mending)
+
     def refuse_while_mending(self) -> None:
         """Raise ClickHouseError while a table is mended: nobody must see what its parts seem to hold."""
-        if self._mending:
+        if self.is_mending:
             raise ClickHouseError.of(
                 NOT_ENOUGH_SPACE,
                 "NOT_ENOUGH_SPACE",
@@ -165,6 +171,7 @@ class PartMender:
     def _detached(self, place: str) -> Iterator[None]:
         """A table that is detached for so long: its files may be changed."""
         self._wait_for_room()
+        self._end_streams()
         connection = self._connect()
         try:
             connection.query(f"DETACH TABLE {place} SYNC", "Null")
