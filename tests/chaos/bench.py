@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from routekeel.infra.local.stack import LocalStack
 from routekeel.operators.config import RouterConfig
 from routekeel.streams.app.web import exercise_controller
@@ -18,6 +20,7 @@ from tests.chaos.schedule import CLOCK_STEP, SERVICES
 from tests.stack.conftest import config_at
 
 STATE_DISK, STORE_DISK, BROKER_DISK = "full disk: state", "full disk: store", "full disk: broker"
+KILLED_S = 10.0
 DISK_MIB = {STATE_DISK: 512, STORE_DISK: 2048, BROKER_DISK: 1024}
 
 
@@ -31,6 +34,15 @@ class Bench:
     disks: dict[str, SmallDisk]
     clocks: Clocks | None
     impossible: dict[str, str]
+
+    def restart_broker(self) -> None:
+        """kill -9 of Kafka, and up again."""
+        (broker,) = [service for service in self.stack.status() if service.name == "kafka"]
+        if broker.pid is not None:
+            process = psutil.Process(broker.pid)
+            process.kill()
+            process.wait(KILLED_S)
+        self.stack.up()
 
     def keep_logs(self, folder: Path) -> None:
         """Copy what the services have written, which goes with the stack."""
