@@ -100,12 +100,18 @@ def _facts(outcomes: Sequence[Outcome], failed: Sequence[Outcome], command: str,
         f"{sum(v.dead_letters for v in held):,} dead letters",
         f"- each seed: {pace.chunks:,} chunks at about {pace.rate:.0f} a second; "
         f"'store away' lasts {pace.away_s:.0f} s",
-        f"- code: {', '.join(sorted({outcome.commit for outcome in outcomes}))}",
+        f"- held, of the runs on each commit: {', '.join(_by_commit(outcomes))}",
         f"- Python {platform.python_version()}, Kafka {KAFKA_VERSION}, "
         + ", ".join(f"{name} {version(name)}" for name in packages),
         f"- {platform.system()} {platform.machine()}, {psutil.cpu_count()} cores, {memory_gib:.0f} GiB",
     ]
     return "\n".join(facts)
+
+
+def _by_commit(outcomes: Sequence[Outcome]) -> list[str]:
+    runs = Counter(outcome.commit for outcome in outcomes)
+    held = Counter(outcome.commit for outcome in outcomes if not outcome.failure)
+    return [f"{commit} {held[commit]} of {count}" for commit, count in sorted(runs.items())]
 
 
 def _rows(outcomes: Sequence[Outcome]) -> str:
