@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -48,6 +49,9 @@ After each seed, once the system has caught up **by itself**, four things must h
 
 The oracle is the topology in memory over the same log, in large batches, without a fault.
 """
+FAILED = "What it was, and what has mended it, is in CHANGELOG.md under the seed's number."
+FOLDERS = re.compile(r"(?<![\w:/])/(?:[^\s/']+/)+")
+"""Of one machine, and of no use to a reader."""
 RERUN = """
 ## Have it again
 
@@ -83,7 +87,7 @@ def render(outcomes: Sequence[Outcome], command: str, when: str, impossible: dic
     parts += settings_lines()
     parts += ["", _rows(outcomes)]
     if failed:
-        parts += ["", "## Failed", *(_failed(outcome) for outcome in failed)]
+        parts += ["", "## Failed", "", FAILED, *(_failed(outcome) for outcome in failed)]
     return "\n".join(parts) + "\n" + RERUN
 
 
@@ -142,4 +146,5 @@ def _rows(outcomes: Sequence[Outcome]) -> str:
 
 def _failed(outcome: Outcome) -> str:
     reason = [line for line in outcome.failure.splitlines() if "Error" in line] or [""]
-    return f"\n```\n{outcome.schedule}\n{reason[0][:300]}\n```"
+    shown = FOLDERS.sub("…/", reason[0])[:300]
+    return f"\n```\n{outcome.schedule}\n{shown}\n```"
