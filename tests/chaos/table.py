@@ -103,13 +103,19 @@ def _facts(outcomes: Sequence[Outcome], failed: Sequence[Outcome], command: str,
         f"bit, {sum(v.repeats for v in held):,} repeated outputs dropped, "
         f"{sum(v.dead_letters for v in held):,} dead letters",
         f"- each seed: {pace.chunks:,} chunks at about {pace.rate:.0f} a second; "
-        f"'store away' lasts {pace.away_s:.0f} s",
+        f"'store away' lasts {_away(outcomes)}",
         f"- held, of the runs on each commit: {', '.join(_by_commit(outcomes))}",
         f"- Python {platform.python_version()}, Kafka {KAFKA_VERSION}, "
         + ", ".join(f"{name} {version(name)}" for name in packages),
         f"- {platform.system()} {platform.machine()}, {psutil.cpu_count()} cores, {memory_gib:.0f} GiB",
     ]
     return "\n".join(facts)
+
+
+def _away(outcomes: Sequence[Outcome]) -> str:
+    runs = Counter(outcome.schedule.pace.away_s for outcome in outcomes)
+    (usual, _), *others = runs.most_common()
+    return f"{usual:.0f} s" + "".join(f", in {count} runs {s:.0f} s" for s, count in others)
 
 
 def _by_commit(outcomes: Sequence[Outcome]) -> list[str]:
