@@ -9,8 +9,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from routekeel.infra.local.stack import LocalStack
 from routekeel.operators.config import RouterConfig
 from routekeel.streams.app.web import exercise_controller
@@ -18,9 +16,9 @@ from tests.chaos.clocks import Clocks, ClocksMissing
 from tests.chaos.disk import NotMounted, SmallDisk
 from tests.chaos.schedule import CLOCK_STEP, SERVICES
 from tests.stack.conftest import config_at
+from tests.stack.services import kill_service
 
 STATE_DISK, STORE_DISK, BROKER_DISK = "full disk: state", "full disk: store", "full disk: broker"
-KILLED_S = 10.0
 DISK_MIB = {STATE_DISK: 512, STORE_DISK: 2048, BROKER_DISK: 1024}
 
 
@@ -37,11 +35,7 @@ class Bench:
 
     def restart_broker(self) -> None:
         """kill -9 of Kafka, and up again."""
-        (broker,) = [service for service in self.stack.status() if service.name == "kafka"]
-        if broker.pid is not None:
-            process = psutil.Process(broker.pid)
-            process.kill()
-            process.wait(KILLED_S)
+        kill_service(self.stack, "kafka")
         self.stack.up()
 
     def keep_logs(self, folder: Path) -> None:

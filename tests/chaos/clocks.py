@@ -53,7 +53,6 @@ class Clocks:
 
     def environment(self, name: str) -> dict[str, str]:
         """What a process is started with so that it has this clock."""
-        self._file(name)
         return {"LD_PRELOAD": str(self._library), "SET_CLOCK_FILE": str(self._file(name))}
 
     def _file(self, name: str) -> Path:

@@ -14,11 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from routekeel.infra.local.stack import LocalStack, StackError
 from routekeel.streams.settings import Settings
 from tests.chaos.clocks import Clocks
+from tests.stack.services import kill_service, pid_of
 from tests.stack.system import System, end_of, wait_until
 
 IDLE_S = "3"
@@ -157,15 +156,13 @@ class Rig:
         """kill -9 of the broker, the registry or the store, and up again after `away_s`."""
         with self._lock:
             self._away[name] += 1
-        pid = self._pid(name)
-        if pid is None:  # another fault has it; it stays away as long as this one says
+        if (
+            pid_of(self.stack, name) is None
+        ):  # another fault has it; it stays away as long as this one says
             self.say(f"{name} is down already, away for {away_s:.0f} s more")
         else:
             self.say(f"kill -9 {name}, away for {away_s:.0f} s")
-            with suppress(psutil.NoSuchProcess):  # a full disk may have ended it just now
-                process = psutil.Process(pid)
-                process.kill()
-                process.wait(10)
+            kill_service(self.stack, name)
         self.wait(away_s)
         with self._lock:
             self._away[name] -= 1
@@ -174,14 +171,10 @@ class Rig:
     def revive(self, name: str) -> None:
         """Start a service again that has ended by itself, or is about to; one that lives on is left alone."""
         deadline = time.monotonic() + SELF_END_S
-        while (pid := self._pid(name)) is not None and time.monotonic() < deadline:
+        while (pid := pid_of(self.stack, name)) is not None and time.monotonic() < deadline:
             self.wait(0.5)
         self.say(f"{name} is down" if pid is None else f"{name} lives on")
         self._bring_up(name)
-
-    def _pid(self, name: str) -> int | None:
-        (service,) = [s for s in self.stack.status() if s.name == name]
-        return service.pid
 
     def _bring_up(self, name: str) -> None:
         deadline = time.monotonic() + UP_S

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-import psutil
 import pytest
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
@@ -16,6 +15,7 @@ from routekeel.streams.sinks.items import Route, routes_of
 from routekeel.streams.sinks.log_ids import LogIds
 from routekeel.streams.sinks.offsets import Committed
 from routekeel.streams.topics import describe
+from tests.stack.services import kill_service
 from tests.stack.sink_feed import Feed
 from tests.stack.system import MakeSystem, wait_until
 
@@ -49,10 +49,7 @@ def test_starts_are_found_after_the_broker_was_killed(
     keys = [(topic, 0), (topic, 1)]
     before = starts.find(keys)
     assert [before[key].offset for key in keys] == [3, 0]
-    (broker,) = [s for s in local_stack.status() if s.name == "kafka"]
-    process = psutil.Process(broker.pid)
-    process.kill()
-    process.wait(10)
+    kill_service(local_stack, "kafka")
     local_stack.up()
 
     def coordinator_answers() -> bool:

@@ -22,9 +22,7 @@ _CHECKSUMS = b"checksums format version: 4\n"
 _HASH_BYTES = 16
 _BLOCK_HEAD_BYTES = 9  # method, bytes with this head, bytes when decompressed
 _STORED, _CODECS = 0x02, {0x82: "lz4_raw", 0x90: "zstd"}
-_PART = re.compile(
-    r"(?!tmp|delete|detached|moving)(?P<partition>.+?)_(\d+)_(\d+)_(\d+)(?:_(?P<mutation>\d+))?"
-)
+_PART = re.compile(r"(?!tmp|delete|detached|moving)(.+?)_(\d+)_(\d+)_(\d+)(?:_(\d+))?")
 _ADDED, _DROPPED = "1", "2"
 
 

@@ -44,7 +44,7 @@ def mend_before_start(store: str) -> None:
         if damage := damage_of(table, known=(), projections=False):
             damage.mend()
             logger.error(
-                "table %s was not whole. Set aside: %s. What of it was acknowledged the machine has lost; "
+                "table %s was not whole: %s. What of it was acknowledged the machine has lost; "
                 "routekeel audit says what is missing", table.name, damage,
             )  # fmt: skip
 
